@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks.run all``. Linux only; what they mean is in docs/benchmarks.md."""

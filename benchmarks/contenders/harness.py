@@ -1,0 +1,145 @@
+"""What every contender in Python shares: the commands, and the loops that publish.
+
+A contender reads commands from standard input, one JSON object a line, and answers each with one line of JSON:
+
+``{"do": "flood", "seconds": 2, "burst": 20, "size": 128}``
+    ticks as fast as they go: publish ``burst`` new messages, wait until they are handed to the sockets, yield
+``{"do": "pace", "lead_in_s": 1, "seconds": 10, "rate": 20, "size": 128}``
+    ``rate`` messages a second by the clock, each stamped with the time it was due (0 during the lead-in)
+``{"do": "fill", "size": 16384, "patience_s": 0.3, "bytes_max": 16000000, "backlog": 900}``
+    publish until a reader that does not read holds things up, then ``backlog`` small ones more
+
+The answer of the first two: ``{"published": messages, "last": sequence number of the last, "seconds": ..}``.
+A message is JSON of exactly ``size`` bytes: ``{"seq": 1, 2, 3.., "t": monotonic nanoseconds, "pad": "xx.."}``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import uvicorn
+
+Message = dict[str, Any]
+
+
+class Publisher(Protocol):
+    """How a contender publishes."""
+
+    async def publish(self, message: Message) -> None:
+        """Publish one message to all subscribers."""
+
+    async def settle(self) -> None:
+        """Return when what was published is handed to the sockets."""
+
+
+def make_message(seq: int, due_ns: int, size_bytes: int) -> Message:
+    """A new message whose compact JSON is ``size_bytes`` long."""
+    message: Message = {"seq": seq, "t": due_ns, "pad": ""}
+    message["pad"] = "x" * max(0, size_bytes - len(json.dumps(message, separators=(",", ":"))))
+    return message
+
+
+class Driver:
+    """Runs the commands against one publisher."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._seq = 0
+
+    async def run(self) -> None:
+        """Answer commands until standard input ends; then the process ends too."""
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while line := await reader.readline():
+            command = json.loads(line)
+            try:
+                answer = await getattr(self, "do_" + command.pop("do"))(**command)
+            except Exception as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), flush=True)
+        os._exit(0)
+
+    async def _publish(self, due_ns: int, size: int) -> None:
+        self._seq += 1
+        await self._publisher.publish(make_message(self._seq, due_ns, size))
+
+    async def do_flood(self, seconds: float, burst: int, size: int) -> Message:
+        """As fast as it goes, ``burst`` messages a tick."""
+        started, first = time.monotonic(), self._seq
+        while time.monotonic() - started < seconds:
+            for _ in range(burst):
+                await self._publish(time.monotonic_ns(), size)
+            await self._publisher.settle()
+            await asyncio.sleep(0)
+        return {"published": self._seq - first, "last": self._seq, "seconds": time.monotonic() - started}
+
+    async def do_pace(self, lead_in_s: float, seconds: float, rate: float, size: int) -> Message:
+        """By the clock. A publisher that is late catches up at once: its messages keep the time they were due."""
+        started_ns, first, errors = time.monotonic_ns(), self._seq, 0
+        for index in range(int((lead_in_s + seconds) * rate)):
+            due_ns = started_ns + int((index + 1) * 1e9 / rate)
+            await asyncio.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
+            try:
+                await self._publish(due_ns if index >= lead_in_s * rate else 0, size)
+            except Exception:  # the docs' ConnectionManager raises when it meets a dead socket; go on as a server would
+                errors += 1
+        elapsed_s = (time.monotonic_ns() - started_ns) / 1e9
+        return {"published": self._seq - first, "last": self._seq, "seconds": elapsed_s, "errors": errors}
+
+    async def do_fill(self, size: int, patience_s: float, bytes_max: int, backlog: int) -> Message:
+        """Fill the buffers of readers that do not read. Nobody else may listen: these messages have no ``seq``."""
+        sent, held_up = 0, False
+        while sent < bytes_max and not held_up:
+            held_up = not await self._try(patience_s, {"fill": "x" * size}, settle=True)
+            sent += size
+        for _ in range(backlog):
+            if not await self._try(patience_s, {"fill": "x" * 100}, settle=False):
+                break
+        return {"sent_bytes": sent, "held_up": held_up}
+
+    async def _try(self, patience_s: float, message: Message, *, settle: bool) -> bool:
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._publisher.publish(message)
+                if settle:
+                    await self._publisher.settle()
+        except TimeoutError:
+            return False
+        return True
+
+
+def lifespan_with(publisher: Publisher) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """An application lifespan during which the commands are answered."""
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        task = asyncio.create_task(Driver(publisher).run())
+        yield
+        task.cancel()
+
+    return lifespan
+
+
+def arguments(*servers: str) -> argparse.Namespace:
+    """The command line of a contender: ``--port``, ``--loop`` and, where there is a choice, ``--server``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    if servers:
+        parser.add_argument("--server", choices=servers, default=servers[0])
+    return parser.parse_args()
+
+
+def run_on_uvicorn(app: Any, port: int, loop: str) -> None:
+    """Stock uvicorn: its defaults, but for the loop (the same for all), the log, and the newer ws implementation."""
+    uvicorn.run(
+        app, host="127.0.0.1", port=port, loop=loop, ws="websockets-sansio", log_level="warning", access_log=False
+    )

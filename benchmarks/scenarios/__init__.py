@@ -1,0 +1,1 @@
+"""The scenarios: each module runs one and returns plain data; benchmarks/report.py words it."""

@@ -1,0 +1,79 @@
+"""What the scenarios share: the bench (machine, loop, sizes), its sessions, and when a run counts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.load import LoadClient
+from benchmarks.machine import CpuMeter, Place
+from benchmarks.processes import Server, free_port
+
+MESSAGE_BYTES = 128
+SETTLE_S = 0.3
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run of the suite. ``quick`` shows that it works; its numbers mean little."""
+
+    server_place: Place
+    client_place: Place
+    softirq_apart: bool
+    loop: str
+    rounds: int
+    quick: bool
+    contenders: tuple[Contender, ...]
+
+    def alternating(self) -> Iterator[tuple[int, Contender]]:
+        """Every contender in every round, each round starting with another one."""
+        for round_ in range(self.rounds):
+            start = round_ % len(self.contenders)
+            for contender in self.contenders[start:] + self.contenders[:start]:
+                yield round_, contender
+
+    @contextmanager
+    def server(self, contender: Contender) -> Iterator[tuple[Server, CpuMeter]]:
+        """A fresh server process, listening, and the meter of its CPU time."""
+        port = free_port()
+        with Server(contender.name, contender.command(port, self.loop), port, self.server_place) as server:
+            yield server, CpuMeter(server.pid, self.server_place.core, self.softirq_apart)
+
+    def client(self, contender: Contender, server: Server, **options: Any) -> LoadClient:
+        """A load client for ``server``; the options are those of ``LoadClient``."""
+        return LoadClient(port=server.port, path=contender.path, sse=contender.sse, place=self.client_place, **options)
+
+
+def choose_contenders(names: Sequence[str]) -> tuple[Contender, ...]:
+    """The named contenders, or all of them; raises ``KeyError`` for a name that is not there."""
+    return tuple(CONTENDERS[name] for name in names or CONTENDERS)
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+
+def complaints(phase: dict[str, Any], first: int, last: int) -> list[str]:
+    """Why a phase does not count; empty when every client saw every number from ``first`` to ``last`` once."""
+    wanted = (last - first + 1) * phase["connections"]
+    found = {
+        f"{phase['messages']:,} of {wanted:,} messages arrived": phase["messages"] != wanted or not phase["complete"],
+        f"{phase['closed_total']} connections were closed": phase["closed_total"],
+        f"{phase['missing']:,} sequence numbers were missing": phase["gaps"],
+        f"{phase['told_gaps']:,} gaps were told": phase["told_gaps"],
+        "sequence numbers came twice": phase["repeated"],
+        "messages were malformed": phase["malformed"],
+    }
+    if phase["messages"] == wanted and (phase["first_min"], phase["first_max"], phase["last_min"]) != (
+        first,
+        first,
+        last,
+    ):
+        found["the first or the last message was not the expected one"] = True
+    return [text for text, is_so in found.items() if is_so]

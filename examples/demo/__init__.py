@@ -1,0 +1,1 @@
+"""The Tidewire demo: this machine's pulse, a simulated options chain and a chat line on one page."""

@@ -1,0 +1,6 @@
+"""``python -m tidewire`` is ``tidewire``."""
+
+from tidewire.cli.main import main
+
+if __name__ == "__main__":
+    main()

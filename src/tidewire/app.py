@@ -1,0 +1,270 @@
+"""``Live``: the composition root. What an application holds in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+
+from tidewire.brokers.base import Broker
+from tidewire.brokers.memory import MemoryBroker
+from tidewire.clock import Clock
+from tidewire.errors import DeclarationError, NotRunning, PublishQueueFull
+from tidewire.hub.hub import Hub
+from tidewire.hub.policy import Log, Policy
+from tidewire.limits import Limits
+from tidewire.protocol.message import Kind
+from tidewire.protocol.topics import Template
+from tidewire.server.gate import Declaration, Gate
+from tidewire.server.origin import OriginRule
+from tidewire.server.processes import guard_against_several
+from tidewire.server.publisher import Publisher
+from tidewire.server.router import make_router
+from tidewire.server.secrets import hide_secrets_in_logs
+from tidewire.server.site import Site
+
+logger = logging.getLogger("tidewire")
+
+F = TypeVar("F", bound=Callable[..., Any])
+_PAYLOADS = {None: None, "json": Kind.JSON, "text": Kind.TEXT, "bytes": Kind.BYTES, str: Kind.TEXT, bytes: Kind.BYTES}
+STATE_PREFIX = "tidewire."
+"""Under this prefix each ``Live`` stands in the lifespan state, so that our server can drain it first."""
+
+
+class Topic:
+    """What ``@live.topic`` gives back: publish to one of its topics by parameters."""
+
+    def __init__(self, live: Live, template: Template, function: Callable[..., Any]) -> None:
+        self._live = live
+        self._template = template
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The decorated function itself."""
+        return self.function(*args, **kwargs)
+
+    def name(self, **parameters: object) -> str:
+        """The full topic name, e.g. ``quotes.name(symbol="AAPL")``; raises ``DeclarationError``, ``BadTopic``."""
+        return self._template.format(**parameters)
+
+    async def publish(self, value: object, *, id: str | None = None, **parameters: object) -> str | None:
+        """``live.publish`` to ``name(**parameters)``."""
+        return await self._live.publish(self.name(**parameters), value, id=id)
+
+
+class Live:
+    """Topics for one application.
+
+    ::
+
+        live = Live()
+        app.include_router(live.router, prefix="/live")
+
+    ``origins``: pages of other sites that may use it, as browsers send them (``https://app.example.com``); drives
+    CORS too. ``trusted_proxies``: peer addresses whose ``X-Forwarded-Host`` counts. ``isolated``: this process
+    is on its own on purpose (see ``SeveralProcesses``). ``broker``, ``clock`` and ``limits`` replace the defaults.
+    """
+
+    def __init__(
+        self,
+        *,
+        origins: Sequence[str] = (),
+        trusted_proxies: Sequence[str] = (),
+        limits: Limits | None = None,
+        broker: Broker | None = None,
+        clock: Clock | None = None,
+        flush_window_s: float = 0.001,
+        isolated: bool = False,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._isolated = isolated
+        self._broker = broker or MemoryBroker(limits=self.limits, clock=clock)
+        self._hub = Hub(self._broker, limits=self.limits, clock=clock, flush_window_s=flush_window_s)
+        self._gate = Gate(timeout_s=self.limits.authorise_timeout_s)
+        self._publisher = Publisher(self._hub, self._gate, self.limits)
+        self._site = Site(
+            self._hub, self._gate, self._publisher, self.limits, OriginRule(tuple(origins)), tuple(trusted_proxies)
+        )
+        self.router: APIRouter = make_router(self._site, self.lifespan)
+        self._soon = _Soon(self)
+        self._started = 0
+
+    # Declaring
+
+    def topic(
+        self,
+        pattern: str,
+        *,
+        policy: Policy | None = None,
+        payload: str | type | None = None,
+        publish: bool | Callable[..., Any] = False,
+    ) -> Callable[[Callable[..., Any]], Topic]:
+        """Declare topics; the function decides who may.
+
+        ``pattern``: a name, with parameters as in FastAPI paths (``quotes/{symbol}``, ``files/{path:path}``).
+        ``policy``: ``Log()`` unless given. ``payload``: ``"json"``, ``"text"`` or ``"bytes"`` promises one kind.
+        ``publish``: whether clients may publish; a dependency is asked in addition to the function.
+        The function runs for every subscribe, read and publish: it admits by returning, refuses with ``Deny`` or
+        ``HTTPException``; for a ``Latest`` topic a value it returns is the snapshot. Raises ``DeclarationError``.
+        """
+        if payload not in _PAYLOADS:
+            raise DeclarationError(f"topic {pattern!a}: payload is 'json', 'text' or 'bytes', not {payload!r}")
+        template = Template(pattern)
+
+        def declare(function: Callable[..., Any]) -> Topic:
+            self._gate.declare(Declaration(template, policy or Log(), function, _PAYLOADS[payload], publish))
+            return Topic(self, template, function)
+
+        return declare
+
+    # Publishing
+
+    async def publish(self, topic: str, value: object, *, id: str | None = None) -> str | None:
+        """Publish ``value`` (``str``: text, bytes: binary, anything else: JSON); returns its position as text.
+
+        ``None`` where nothing is numbered (``Signal``). ``id`` makes it idempotent for two minutes. Never waits for a
+        reader. Raises ``UnknownTopic``, ``BadTopic``, ``BadPayload``, ``TooLarge``, ``TopicFinished`` and
+        ``TooManyTopics``.
+        """
+        published = await self._publisher.publish(topic, value, None if id is None else f"app:{id}")
+        return None if published.position is None else str(published.position)
+
+    def publish_soon(self, topic: str, value: object, *, id: str | None = None) -> None:
+        """Publish from any thread, or from sync code; returns at once.
+
+        Checked and encoded here, so mistakes raise here as in ``publish``; in order per thread. Raises
+        ``PublishQueueFull`` when the event loop is too far behind, ``NotRunning`` when it is not there.
+        """
+        declaration = self._gate.find(topic)
+        draft = self._publisher.draft_value(declaration, value, None if id is None else f"app:{id}")
+        self._soon.put(lambda: self._publisher.publish_draft(topic, declaration, draft))
+
+    async def forget(self, topic: str, key: object) -> None:
+        """Remove ``key`` from a ``Latest(key=...)`` topic; its readers are told."""
+        await self._publisher.forget(topic, key)
+
+    async def finish(self, topic: str, error: str | None = None) -> None:
+        """End ``topic``: readers get the rest, then the end, and do not come back."""
+        await self._publisher.finish(topic, error)
+
+    async def drained(self, topic: str, *, timeout_s: float = 10.0) -> None:
+        """Wait until the readers of ``topic`` in this process have taken everything; raises ``DrainTimeout``."""
+        await self._hub.drained(topic, timeout_s)
+
+    # Looking
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the start, and how many ``topics``, ``subscriptions`` and ``connections`` there are now."""
+        counters = self._hub.stats
+        return {
+            **{name: getattr(counters, name) for name in counters.__dataclass_fields__},
+            "topics": self._hub.topics,
+            "subscriptions": self._hub.subscriptions,
+            "connections": len(self._site.connections),
+        }
+
+    # Living
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[Mapping[str, Any]]:
+        """Start and stop. The router brings it along; pass it to plain Starlette yourself."""
+        self._started += 1
+        if self._started == 1:
+            await self._start()
+        try:
+            yield {f"{STATE_PREFIX}{id(self):x}": self}
+        finally:
+            self._started -= 1
+            if self._started == 0:
+                await self._stop()
+
+    def use_clock(self, clock: Clock) -> None:
+        """Let everything of this ``Live`` that waits follow ``clock``; for tests, before the first subscription.
+
+        Time stands still between its moves, so messages are then flushed on the next pass of the event loop.
+        """
+        self._hub.clock = clock
+        self._hub.flush_window_s = 0.0
+        if isinstance(self._broker, MemoryBroker):
+            self._broker.clock = clock
+
+    async def _start(self) -> None:
+        hide_secrets_in_logs()
+        if not self._isolated and not self._broker.shared:
+            guard_against_several(logger)
+        self._site.draining = False
+        await self._hub.start()
+        self._soon.start()
+
+    async def _stop(self) -> None:
+        await self.drain()
+        await self._soon.stop()
+        await self._hub.close()
+
+    async def drain(self) -> None:
+        """End every stream: event streams end, sockets close with 1012, who does not take it is aborted."""
+        await self._site.drain()
+
+
+class _Soon:
+    """What ``publish_soon`` handed over: a bounded queue and the task that empties it.
+
+    Full: ``publish_soon`` raises, the message is the caller's again.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._limit = live.limits.publish_queue_max
+        self._queue: deque[Callable[[], Any]] = deque()
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._task = self._loop.create_task(self._run(self._wake))
+
+    async def stop(self) -> None:
+        """Publish what is queued, then end."""
+        task, self._task = self._task, None
+        with self._lock:
+            self._loop = None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._publish_queued()
+
+    def put(self, publish: Callable[[], Any]) -> None:
+        with self._lock:
+            if self._loop is None or self._wake is None or self._loop.is_closed():
+                raise NotRunning("publish_soon needs the running application: call it after startup")
+            if len(self._queue) >= self._limit:
+                raise PublishQueueFull(self._limit)
+            was_empty = not self._queue
+            self._queue.append(publish)
+            if was_empty:
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _run(self, wake: asyncio.Event) -> None:
+        while True:
+            await wake.wait()
+            wake.clear()
+            await self._publish_queued()
+
+    async def _publish_queued(self) -> None:
+        while self._queue:
+            publish = self._queue[0]
+            try:
+                await publish()
+            except Exception:
+                logger.exception("a message handed to publish_soon could not be published")
+            finally:
+                self._queue.popleft()

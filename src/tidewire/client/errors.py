@@ -1,0 +1,130 @@
+"""What ``subscribe`` and ``publish`` raise: the client's branch of the tree in ``tidewire.errors``.
+
+Each carries the facts as attributes and says in one sentence what happened and what to do. URLs are
+shown without their query and password: tokens live there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tidewire.errors import ClientError
+
+_TEXT_MAX = 500
+# A shorter detail ("Not Found", "Not authenticated") is a word, not a sentence that says what to do.
+_SENTENCE_MIN = 24
+
+_WHAT_TO_DO: Final[dict[int, str]] = {
+    401: "send credentials with the request (an Authorization header, or a token in the URL)",
+    403: "ask with credentials that may, or from an allowed origin",
+    404: "check the URL: a router is usually mounted under a prefix such as /live, and the topic must be declared",
+    405: "this topic does not allow it: declare it with publish=True",
+    410: "the topic is gone for good",
+    413: "send smaller messages",
+    421: "ask by a host name the server answers to (an open server: localhost or 127.0.0.1)",
+    422: "check the parameters in the URL",
+    426: "this URL speaks another protocol",
+    429: "slow down",
+    503: "the server is overloaded or shutting down: try again later",
+}
+
+
+def shorten(text: str, limit: int = _TEXT_MAX) -> str:
+    """``text`` on one line and not longer than ``limit``: what a stranger sent is quoted, never poured out."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+class BadURL(ClientError, ValueError):
+    """Not a URL of a topic. Attributes: ``url`` (str, shortened), ``why`` (str)."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url = shorten(url, 200)
+        self.why = why
+        super().__init__(f"{self.url!a} is not the URL of a topic: {why}")
+
+
+class Refused(ClientError):
+    """The server said no.
+
+    Attributes: ``url``, ``status`` (int or None, HTTP), ``code`` (int or None, WebSocket close code),
+    ``detail`` (str, the server's own sentence, may be empty), ``retry_after_s`` (float or None).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        status: int | None = None,
+        code: int | None = None,
+        detail: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.url = url
+        self.status = status
+        self.code = code
+        self.detail = shorten(detail)
+        self.retry_after_s = retry_after_s
+        number = f"close code {code}" if status is None else str(status)
+        said = f": {self.detail}" if self.detail else ""
+        hint = _WHAT_TO_DO.get(status or 0, "") if len(self.detail) < _SENTENCE_MIN else ""
+        if retry_after_s is not None:
+            hint = f"try again in {retry_after_s:g} s"
+        super().__init__(f"{url} refused with {number}{said}" + (f" ({hint})" if hint else ""))
+
+
+class NothingListens(ClientError):
+    """Nobody answers at the address. Attributes: ``url`` (str), ``why`` (str, empty when it was refused)."""
+
+    def __init__(self, url: str, why: str = "") -> None:
+        self.url = url
+        self.why = shorten(why)
+        if self.why:
+            sentence = f"cannot reach {url}: {self.why}; check the address and the network"
+        else:
+            sentence = f"nothing listens at {url}: start the server first"
+        super().__init__(sentence)
+
+
+class NoAnswer(ClientError):
+    """The server accepted and then kept silent, or hung up. Attributes: ``url`` (str), ``why`` (str)."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url = url
+        self.why = why
+        super().__init__(f"{url} gave no answer: {why}")
+
+
+class NotATopic(ClientError):
+    """The URL answers, but not as a Tidewire topic. Attributes: ``url`` (str), ``why`` (str)."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url = url
+        self.why = shorten(why)
+        super().__init__(f"{url} is no Tidewire topic: {self.why}")
+
+
+class Disconnected(ClientError):
+    """The connection was lost and no further attempt is made (``retry=False``, or it would only happen again).
+
+    Attributes: ``url`` (str), ``code`` (int, WebSocket close code, 1006 for a cut line), ``reason`` (str).
+    """
+
+    def __init__(self, url: str, code: int, reason: str) -> None:
+        self.url = url
+        self.code = code
+        self.reason = shorten(reason)
+        super().__init__(f"the connection to {url} ended: {self.reason}")
+
+
+class TopicFailed(ClientError):
+    """The topic was finished with an error.
+
+    Attributes: ``url`` (str), ``error`` (str, what the publisher said), ``position`` (str or None).
+    """
+
+    def __init__(self, url: str, error: str, position: str | None) -> None:
+        self.url = url
+        self.error = error
+        self.position = position
+        super().__init__(f"the topic at {url} failed: {shorten(error)}")

@@ -1,0 +1,166 @@
+"""Every error Tidewire raises, as one tree.
+
+::
+
+    TidewireError
+    ├── BadTopic            a name no topic can have
+    ├── UnknownTopic        no declaration covers the name
+    ├── TopicFinished       the topic has ended; nothing more can be published
+    ├── TooManyTopics       the cap of topics in one process is reached
+    ├── BadPosition         a text that is no position
+    ├── BadPayload          bytes that are not what was promised
+    │   └── TooLarge        more bytes than the limit
+    ├── Deny                raised by a topic function: this caller may not
+    ├── DeclarationError    a declaration that cannot work, told when it is made
+    ├── NotRunning          the event loop that is needed has not started
+    ├── PublishQueueFull    publish_soon was called faster than the loop can publish
+    ├── DrainTimeout        readers did not catch up in the time given
+    ├── AddressInUse        the port is taken by another program
+    ├── SeveralProcesses    one memory broker, more than one process
+    └── ClientError         raised by tidewire.subscribe and tidewire.publish
+        ├── BadURL              not a URL of a topic
+        ├── Refused             the server said no, with a status or a close code
+        ├── NothingListens      nobody answers at the address
+        ├── NoAnswer            the server accepted and then kept silent
+        ├── NotATopic           the URL answers, but not as a Tidewire topic
+        └── TopicFailed         the topic was finished with an error
+
+Each says in one sentence what happened and what to do; facts are attributes.
+"""
+
+from __future__ import annotations
+
+
+class TidewireError(Exception):
+    """The root of the tree: catch this to catch everything of ours."""
+
+
+class BadTopic(TidewireError):
+    """A topic name that is not allowed.
+
+    Attributes: ``name`` (str, shortened for display), ``why`` (str).
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        self.name = name if len(name) <= 80 else name[:77] + "..."
+        self.why = why
+        super().__init__(f"{self.name!a} is not a topic name: {why}")
+
+
+class UnknownTopic(TidewireError):
+    """No ``@live.topic`` declaration matches. Attribute: ``topic`` (str)."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        super().__init__(
+            f"no declaration matches the topic {topic!a}: declare it with @live.topic({topic!a}) or a pattern"
+        )
+
+
+class TopicFinished(TidewireError):
+    """The topic has ended. Attributes: ``topic`` (str), ``position`` (str or None)."""
+
+    def __init__(self, topic: str, position: str | None = None) -> None:
+        self.topic = topic
+        self.position = position
+        super().__init__(f"the topic {topic!a} is finished: publish to another topic, a finished one stays finished")
+
+
+class TooManyTopics(TidewireError):
+    """The cap of topics is reached. Attribute: ``limit`` (int)."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"there are {limit} topics already: raise Limits(topics_max=...) or use fewer names")
+
+
+class BadPosition(TidewireError):
+    """A text that is no position. Attribute: ``text`` (str, shortened)."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text if len(text) <= 80 else text[:77] + "..."
+        super().__init__(
+            f"{self.text!a} is not a position: give one that this server handed out (epoch:offset), -1 or now"
+        )
+
+
+class BadPayload(TidewireError):
+    """Bytes that are not what was promised (malformed JSON, invalid UTF-8, the wrong kind)."""
+
+
+class TooLarge(BadPayload):
+    """More bytes than the limit. Attributes: ``size_bytes``, ``limit_bytes`` (int)."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int, what: str = "message") -> None:
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        super().__init__(f"{what} of {size_bytes} bytes exceeds the limit of {limit_bytes} bytes")
+
+
+class Deny(TidewireError):
+    """Raise it in a topic function to refuse the caller.
+
+    ``reason`` (str) is sent to the client; ``status`` (int) is the HTTP status, 403 unless given;
+    ``headers`` (dict) are added to the refusal.
+    """
+
+    def __init__(
+        self, reason: str = "you may not do this here", *, status: int = 403, headers: dict[str, str] | None = None
+    ) -> None:
+        self.reason = reason
+        self.status = status
+        self.headers = headers or {}
+        super().__init__(reason)
+
+
+class DeclarationError(TidewireError):
+    """A declaration that cannot work; raised while the program is being imported, not at night."""
+
+
+class NotRunning(TidewireError):
+    """The event loop that is needed has not started yet, or has ended."""
+
+
+class PublishQueueFull(TidewireError):
+    """``publish_soon`` got ahead of the event loop. Attribute: ``limit`` (int, messages)."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"{limit} messages wait for the event loop already: slow the producer down, or await live.publish"
+        )
+
+
+class DrainTimeout(TidewireError):
+    """Readers did not catch up. Attributes: ``topic`` (str), ``behind`` (int, subscriptions)."""
+
+    def __init__(self, topic: str, behind: int, timeout_s: float) -> None:
+        self.topic = topic
+        self.behind = behind
+        super().__init__(f"{behind} subscriptions of {topic!a} did not catch up within {timeout_s:g} s")
+
+
+class AddressInUse(TidewireError):
+    """The port is taken. Attributes: ``host`` (str), ``port`` (int)."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        super().__init__(
+            f"port {port} on {host} is in use by another program: choose another, or port 0 for a free one"
+        )
+
+
+class SeveralProcesses(TidewireError):
+    """One memory broker per process means that most subscribers would miss most messages. Attribute: ``why``."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(
+            f"more than one process ({why}) with the memory broker: a message would reach only the subscribers of one "
+            "process. Run one process (workers=1), or say Live(isolated=True) if that is what you want"
+        )
+
+
+class ClientError(TidewireError):
+    """What ``tidewire.subscribe`` and ``tidewire.publish`` raise."""

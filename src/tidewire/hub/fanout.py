@@ -1,0 +1,279 @@
+"""One topic's readers in this process, and what has gathered for them since the last flush."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from tidewire.clock import Clock, Timer
+from tidewire.hub.lanes import ConflatedLane, StreamLane, make_room
+from tidewire.hub.outbox import Batch
+from tidewire.hub.policy import Latest, Log, Policy
+from tidewire.hub.stats import Stats
+from tidewire.hub.subscription import Encode, Eviction, Gap, State, Subscription
+from tidewire.limits import Limits
+from tidewire.protocol.message import End, Message
+from tidewire.protocol.position import Position, after, follows, position_of
+
+
+class Fanout:
+    """Gathers, flushes and keeps the readers of ``topic``. Never awaits; time is the clock's.
+
+    A queue's limit: more than ``gather_messages_max`` messages or ``gather_bytes_max`` bytes are flushed at once.
+    """
+
+    def __init__(self, topic: str, policy: Policy, *, limits: Limits, clock: Clock, stats: Stats) -> None:
+        self.topic = topic
+        self.policy = policy
+        # attaching to the broker and detaching happen one at a time
+        self.lock = asyncio.Lock()
+        self.attached = False
+        # every reader that is not ended, in the order they came
+        self.subscriptions: dict[Subscription, None] = {}
+        # those whose history is being read: they get a copy of every flush
+        self._catching_up: dict[Subscription, None] = {}
+        # those that are ahead of what has been delivered here: they get what they have not, until they are level
+        self._joining: dict[Subscription, None] = {}
+        # the word that the topic is finished, once it has come
+        self.end: End | None = None
+        # newest position delivered; None until the first message
+        self.position: Position | None = None
+        self._limits = limits
+        self._clock = clock
+        self._stats = stats
+        self._gathered: list[Message] = []
+        self._gathered_bytes = 0
+        self._streams: dict[Encode, StreamLane] = {}
+        self._conflated: dict[tuple[Encode, float | None], ConflatedLane] = {}
+        self._timers: dict[ConflatedLane, Timer] = {}
+
+    # What comes in
+
+    def gather(self, message: Message) -> bool:
+        """Note a delivered message; returns whether the topic should be flushed without waiting."""
+        if not self._in_sequence(message):
+            return False
+        self._gathered.append(message)
+        self._gathered_bytes += len(message.payload)
+        return (
+            len(self._gathered) >= self._limits.gather_messages_max
+            or self._gathered_bytes >= self._limits.gather_bytes_max
+        )
+
+    def _in_sequence(self, message: Message) -> bool:
+        """Brokers deliver densely; where one did not, drop what was seen and tell what was missed."""
+        if not message.offset:
+            return True
+        last, here = self.position, Position(message.epoch, message.offset)
+        if last is not None and here <= last:
+            return False
+        self.position = here
+        if last is not None and not follows(last, message):
+            self._tell_gap(Gap(last, Position(here.epoch, here.offset - 1)))
+        return True
+
+    def _tell_gap(self, gap: Gap) -> None:
+        self.flush()
+        for lane in self._conflated.values():
+            lane.restart()
+        for subscription in list(self.subscriptions):
+            if subscription.state is State.LIVE:
+                self._lose(subscription, gap)
+            elif subscription.state is State.CATCHING_UP:
+                subscription.buffer_full = True
+
+    def _lose(self, subscription: Subscription, gap: Gap) -> None:
+        self._stats.gaps += 1
+        subscription.reader.lost(subscription, gap)
+
+    def finish(self, end: End) -> None:
+        """The topic has ended: hand out the rest, then the word."""
+        self.end = end
+        self.flush()
+        for lane in self._conflated.values():
+            self._flush_lane(lane)
+        for subscription in list(self.subscriptions):
+            if subscription.state is not State.CATCHING_UP:
+                self.remove(subscription)
+                subscription.reader.ended(subscription, end)
+
+    # What goes out
+
+    def flush(self) -> None:
+        """Hand what has gathered to every live reader."""
+        if not self._gathered:
+            return
+        messages, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        self._flush_buffers(messages)
+        self._flush_joining(messages)
+        for stream in list(self._streams.values()):
+            self._flush_stream(stream, messages)
+        for lane in self._conflated.values():
+            lane.add(messages)
+            self._flush_or_wait(lane)
+
+    def _flush_buffers(self, messages: list[Message]) -> None:
+        for subscription in self._catching_up:
+            subscription.buffer.extend(messages)
+            if len(subscription.buffer) > self._limits.outbox_messages_max:
+                subscription.buffer.clear()
+                subscription.buffer_full = True
+
+    def _flush_joining(self, messages: list[Message]) -> None:
+        """Readers in the same place share a batch here too."""
+        shared: dict[tuple[Encode, int], Batch] = {}
+        for subscription in list(self._joining):
+            self.hand_over(subscription, messages, shared)
+            if subscription.state is State.JOINING and self._is_level(subscription):
+                del self._joining[subscription]
+                self._go_live(subscription)
+
+    def hand_over(
+        self,
+        subscription: Subscription,
+        messages: Sequence[Message],
+        shared: dict[tuple[Encode, int], Batch] | None = None,
+    ) -> None:
+        """Queue what of ``messages`` the reader does not have yet, telling a gap if they do not follow on."""
+        assert subscription.at is not None
+        fresh = after(subscription.at, messages)
+        if not fresh:
+            return
+        if not follows(subscription.at, fresh[0]):
+            self._lose(subscription, Gap(subscription.at, Position(fresh[0].epoch, fresh[0].offset - 1)))
+        subscription.at = position_of(fresh[-1])
+        name = (subscription.reader.encode, len(fresh))
+        batch = None if shared is None else shared.get(name)
+        if batch is None:
+            batch = subscription.reader.encode(fresh)
+            if shared is not None:
+                shared[name] = batch
+        if subscription.reader.outbox.has_room(batch):
+            subscription.put(batch)
+            self._stats.delivered += batch.count
+        else:
+            self.evict(subscription, Eviction.SLOW)
+
+    def _is_level(self, subscription: Subscription) -> bool:
+        assert subscription.at is not None
+        return self.position is not None and self.position >= subscription.at
+
+    def _flush_stream(self, lane: StreamLane, messages: list[Message]) -> None:
+        if not lane.live:
+            return
+        batch, full = lane.flush(messages)
+        self._stats.delivered += (len(lane.live) - len(full)) * batch.count
+        for subscription in full:
+            if isinstance(self.policy, Log):
+                self.evict(subscription, Eviction.SLOW)
+            else:
+                self._stats.dropped += make_room(subscription, batch)
+
+    def _flush_or_wait(self, lane: ConflatedLane) -> None:
+        due_in = lane.due_in(self._clock.now())
+        if due_in <= 0:
+            self._flush_lane(lane)
+        elif lane not in self._timers:
+            self._timers[lane] = self._clock.call_later(due_in, lambda: self._on_timer(lane))
+
+    def _on_timer(self, lane: ConflatedLane) -> None:
+        self._timers.pop(lane, None)
+        self._flush_or_wait(lane)
+
+    def _flush_lane(self, lane: ConflatedLane) -> None:
+        timer = self._timers.pop(lane, None)
+        if timer is not None:
+            timer.cancel()
+        count, lost = lane.flush(self._clock.now())
+        self._stats.delivered += count
+        for subscription in lost:
+            self.evict(subscription, Eviction.SLOW)
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything waits for a flush."""
+        return bool(self._gathered) or any(lane.pending for lane in self._conflated.values())
+
+    def next_flush_in(self) -> float:
+        """Seconds until the last waiting rate permits its flush."""
+        now = self._clock.now()
+        return max((lane.due_in(now) for lane in self._conflated.values() if lane.pending), default=0.0)
+
+    # Who hears it
+
+    def add(self, subscription: Subscription) -> None:
+        """Register a reader; it hears nothing yet."""
+        self.subscriptions[subscription] = None
+
+    def begin_buffering(self, subscription: Subscription) -> None:
+        """From now on keep what is delivered for this reader, while its history is being read."""
+        subscription.buffer, subscription.buffer_full = [], False
+        self._catching_up[subscription] = None
+
+    def end_buffering(self, subscription: Subscription) -> list[Message]:
+        """What was delivered since ``begin_buffering``, this moment included."""
+        self.flush()
+        self._catching_up.pop(subscription, None)
+        buffered, subscription.buffer = subscription.buffer, []
+        return buffered
+
+    def go_live(self, subscription: Subscription) -> None:
+        """The reader of a ``Log`` or ``Signal`` has everything up to its ``at``: it shares flushes once it is level."""
+        if subscription.at is not None and not self._is_level(subscription):
+            subscription.state = State.JOINING
+            self._joining[subscription] = None
+        else:
+            self._go_live(subscription)
+
+    def _go_live(self, subscription: Subscription) -> None:
+        subscription.state = State.LIVE
+        encode = subscription.reader.encode
+        lane = self._streams.get(encode)
+        if lane is None:
+            lane = self._streams[encode] = StreamLane(encode)
+        lane.live[subscription] = None
+
+    def go_live_conflated(self, subscription: Subscription, snapshot: list[Message], seen: Position) -> None:
+        """The reader of a ``Latest`` begins with ``snapshot``, which is the state at ``seen``."""
+        assert isinstance(self.policy, Latest)
+        subscription.state = State.LIVE
+        rate = self._shared_rate(subscription.rate)
+        name = (subscription.reader.encode, rate)
+        lane = self._conflated.get(name)
+        if lane is None:
+            lane = self._conflated[name] = ConflatedLane(subscription.reader.encode, rate, self.policy.max_keys)
+        self._stats.delivered += len(snapshot)
+        lane.join(subscription, snapshot, seen)
+
+    def _shared_rate(self, rate: float | None) -> float | None:
+        """``rate``, or the slowest there is when subscribers ask for too many different ones."""
+        rates = {lane.rate for lane in self._conflated.values()}
+        if rate is None or rate in rates or len(rates) < self._limits.rates_per_topic_max:
+            return rate
+        return min((known for known in rates if known is not None), default=rate)
+
+    def remove(self, subscription: Subscription) -> None:
+        """The reader is gone; lanes nobody uses go with it."""
+        self.subscriptions.pop(subscription, None)
+        self._catching_up.pop(subscription, None)
+        self._joining.pop(subscription, None)
+        subscription.state = State.ENDED
+        subscription.buffer = []
+        for encode, stream in list(self._streams.items()):
+            stream.live.pop(subscription, None)
+            if not stream.live:
+                del self._streams[encode]
+        for name, lane in list(self._conflated.items()):
+            lane.leave(subscription)
+            if not len(lane):
+                del self._conflated[name]
+                timer = self._timers.pop(lane, None)
+                if timer is not None:
+                    timer.cancel()
+
+    def evict(self, subscription: Subscription, why: Eviction) -> None:
+        """Unregister first, count, then let the connection end itself."""
+        self.remove(subscription)
+        self._stats.evicted += 1
+        subscription.reader.outbox.discard(subscription)
+        subscription.reader.evicted(subscription, why)

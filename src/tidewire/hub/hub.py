@@ -1,0 +1,292 @@
+"""The hub: registry and fan-out of one process. It validates nothing about callers and knows no socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from tidewire.brokers.base import Broker, History, Published
+from tidewire.clock import Clock, LoopClock
+from tidewire.errors import DrainTimeout
+from tidewire.hub.fanout import Fanout
+from tidewire.hub.policy import Latest, Policy, Signal
+from tidewire.hub.recovery import LogRecovery, ReaderGone, begin_latest, begin_signal
+from tidewire.hub.stats import Stats
+from tidewire.hub.subscription import Eviction, Reader, Subscription
+from tidewire.limits import Limits
+from tidewire.protocol.message import Draft, End, Message
+from tidewire.protocol.position import NOW, Position, Since
+
+logger = logging.getLogger("tidewire.hub")
+
+# How often a publisher that got ahead lets the event loop run before it goes on regardless. Each pass lets
+# every reader that shares the loop take what its socket holds.
+_YIELD_PASSES_MAX = 16
+
+
+class Hub:
+    """Publishes to a broker and hands what it delivers to the subscriptions of this process.
+
+    ``flush_window_s``: after a flush, what is published within this time is gathered for the next one;
+    when nothing was flushed for that long, the next message goes out on the next pass of the loop.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        flush_window_s: float = 0.001,
+    ) -> None:
+        self.broker = broker
+        self.limits = limits or Limits()
+        self.clock: Clock = clock or LoopClock()
+        self.stats = Stats()
+        self.flush_window_s = flush_window_s
+        self._fanouts: dict[str, Fanout] = {}
+        # topics with something gathered since the last flush
+        self._unflushed: dict[Fanout, None] = {}
+        self._flush_scheduled = False
+        self._last_flush = float("-inf")
+        # published since the event loop last ran: what makes a publisher yield
+        self._unyielded_messages = 0
+        self._unyielded_bytes = 0
+        # detaching from the broker, each a short task of the hub's own
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begin to hear the broker."""
+        await self.broker.start(self.deliver)
+
+    async def close(self) -> None:
+        """End every subscription as a shutdown, then the broker."""
+        self.evict_all(Eviction.SHUTDOWN)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.broker.close()
+
+    # Publishing
+
+    async def publish(self, topic: str, policy: Policy, draft: Draft) -> Published:
+        """Append and carry ``draft``; yields to the event loop when much has gathered, never waits for a reader."""
+        published = await self.broker.publish(topic, draft, policy.retention)
+        if published.duplicate:
+            self.stats.duplicates += 1
+            return published
+        self.stats.published += 1
+        self._unyielded_messages += 1
+        self._unyielded_bytes += len(draft.payload)
+        if (
+            self._unyielded_messages >= self.limits.gather_messages_max
+            or self._unyielded_bytes >= self.limits.gather_bytes_max
+        ):
+            await self._yield_to_readers(topic)
+        return published
+
+    async def _yield_to_readers(self, topic: str) -> None:
+        for _ in range(_YIELD_PASSES_MAX):
+            self.flush()
+            await asyncio.sleep(0)
+            fanout = self._fanouts.get(topic)
+            if fanout is None or not any(sub.reader.outbox.under_pressure for sub in fanout.subscriptions):
+                return
+
+    async def finish(self, topic: str, policy: Policy, error: str | None) -> End:
+        """End ``topic``: readers get the rest, then the word."""
+        return await self.broker.finish(topic, error, policy.retention)
+
+    async def drained(self, topic: str, timeout_s: float) -> None:
+        """Return when every subscription of ``topic`` here has taken all that was published before.
+
+        Raises ``DrainTimeout`` with the number of those that have not.
+        """
+        fanout = self._fanouts.get(topic)
+        if fanout is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wait_until_drained(fanout)
+        except TimeoutError:
+            behind = sum(not subscription.reader.outbox.idle for subscription in fanout.subscriptions)
+            raise DrainTimeout(topic, behind, timeout_s) from None
+
+    async def _wait_until_drained(self, fanout: Fanout) -> None:
+        while True:
+            self.flush()
+            waiting = [sub.reader.outbox for sub in fanout.subscriptions if not sub.reader.outbox.idle]
+            if not waiting and not fanout.pending:
+                return
+            for outbox in waiting:
+                await outbox.drained()
+            if fanout.pending:
+                await self._sleep(fanout.next_flush_in())
+
+    async def _sleep(self, delay_s: float) -> None:
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.clock.call_later(max(0.0, delay_s), lambda: None if woken.done() else woken.set_result(None))
+        try:
+            await woken
+        finally:
+            timer.cancel()
+
+    # Delivering
+
+    def deliver(self, topic: str, event: Message | End) -> None:
+        """The broker's door: local and remote messages alike."""
+        fanout = self._fanouts.get(topic)
+        if fanout is None:
+            return
+        if isinstance(event, End):
+            self._unflushed.pop(fanout, None)
+            fanout.finish(event)
+            return
+        if fanout.gather(event):
+            self._unflushed.pop(fanout, None)
+            fanout.flush()
+            return
+        self._unflushed[fanout] = None
+        if not self._flush_scheduled:
+            self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        self._flush_scheduled = True
+        due_in = self._last_flush + self.flush_window_s - self.clock.now()
+        if due_in <= 0:
+            self.clock.call_soon(self._scheduled_flush)
+        else:
+            self.clock.call_later(due_in, self._scheduled_flush)
+
+    def _scheduled_flush(self) -> None:
+        self._flush_scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand everything that has gathered to the outboxes; a publisher that yields calls it too."""
+        self._unyielded_messages = self._unyielded_bytes = 0
+        if not self._unflushed:
+            return
+        self._last_flush = self.clock.now()
+        unflushed, self._unflushed = self._unflushed, {}
+        for fanout in unflushed:
+            fanout.flush()
+
+    # Subscribing
+
+    async def note(self, topic: str) -> Position | None:
+        """The position now; taken before anybody asks who may (CONTRACTS 6)."""
+        return await self.broker.position(topic)
+
+    async def subscribe(
+        self,
+        topic: str,
+        policy: Policy,
+        reader: Reader,
+        *,
+        since: Since = NOW,
+        noted: Position | None = None,
+        snapshot: Sequence[Message] | None = None,
+        rate: float | None = None,
+    ) -> Subscription:
+        """Register ``reader`` and bring it from ``since`` to live; returns when it is live, or has ended.
+
+        ``noted``: what ``note`` said before the caller was admitted. ``snapshot``: the state at ``noted`` that the
+        topic function returned (``Latest`` only). ``rate``: flushes per second this reader wants at most.
+        The caller must go on writing the reader's outbox meanwhile. Cancelling unregisters.
+        """
+        subscription = Subscription(topic, reader, rate)
+        fanout = await self._attach(topic, policy, subscription)
+        try:
+            if isinstance(policy, Signal):
+                await begin_signal(fanout, subscription, self.broker)
+            elif isinstance(policy, Latest):
+                await begin_latest(
+                    fanout,
+                    subscription,
+                    broker=self.broker,
+                    stats=self.stats,
+                    since=since,
+                    noted=noted,
+                    snapshot=snapshot,
+                )
+            else:
+                recovery = LogRecovery(fanout, subscription, broker=self.broker, limits=self.limits, stats=self.stats)
+                await recovery.run(since, noted)
+        except ReaderGone:
+            self.unsubscribe(subscription)
+        except BaseException:
+            self.unsubscribe(subscription)
+            raise
+        return subscription
+
+    async def _attach(self, topic: str, policy: Policy, subscription: Subscription) -> Fanout:
+        fanout = self._fanouts.get(topic)
+        if fanout is None:
+            fanout = Fanout(topic, policy, limits=self.limits, clock=self.clock, stats=self.stats)
+            self._fanouts[topic] = fanout
+        fanout.add(subscription)
+        try:
+            async with fanout.lock:
+                if not fanout.attached:
+                    await self.broker.attach(topic, policy.retention)
+                    fanout.attached = True
+        except BaseException:
+            self.unsubscribe(subscription)
+            raise
+        return fanout
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """The reader is gone; the last one of a topic detaches it from the broker. Twice is nothing."""
+        fanout = self._fanouts.get(subscription.topic)
+        if fanout is None:
+            return
+        fanout.remove(subscription)
+        if not fanout.subscriptions:
+            self._spawn(self._detach(fanout))
+
+    async def _detach(self, fanout: Fanout) -> None:
+        async with fanout.lock:
+            if fanout.subscriptions or self._fanouts.get(fanout.topic) is not fanout:
+                return
+            if fanout.attached:
+                fanout.attached = False
+                await self.broker.detach(fanout.topic)
+            if not fanout.subscriptions:
+                del self._fanouts[fanout.topic]
+                self._unflushed.pop(fanout, None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("detaching from the broker failed", exc_info=task.exception())
+
+    def evict_all(self, why: Eviction) -> None:
+        """End every subscription, oldest first."""
+        for fanout in list(self._fanouts.values()):
+            fanout.flush()
+            for subscription in list(fanout.subscriptions):
+                fanout.evict(subscription, why)
+
+    # Reading without subscribing
+
+    async def read(self, topic: str, since: Since, limit: int) -> History | None:
+        """What is kept after ``since``; None when the topic has no state."""
+        return await self.broker.history(topic, since, limit)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions there are now."""
+        return sum(len(fanout.subscriptions) for fanout in self._fanouts.values())
+
+    @property
+    def topics(self) -> int:
+        """How many topics have readers now."""
+        return len(self._fanouts)

@@ -1,0 +1,193 @@
+"""The bounded queue to one connection.
+
+It holds batches: shared, already encoded runs of messages that many outboxes point to. When it is full,
+the policy of the topic decides (``Log``: the reader is evicted; ``Signal``: the oldest goes; ``Latest``
+never fills it, its values wait in their conflator and are pulled when there is room).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tidewire.protocol.position import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A run of messages as one dialect says it.
+
+    ``items`` are what the connection hands to its socket, one by one (opaque here); ``size_bytes`` and
+    ``count`` (messages) are what limits count; ``position`` is that of its last message.
+    """
+
+    items: tuple[Any, ...]
+    size_bytes: int
+    count: int
+    position: Position | None = None
+
+
+class Source(Protocol):
+    """What an outbox pulls from when it has room: a subscription that holds values back."""
+
+    def pull(self) -> Batch | None:
+        """The next batch, or None when nothing is held back any more."""
+
+    def handed_over(self, batch: Batch) -> None:
+        """``batch`` has left for the socket."""
+
+
+class Outbox:
+    """One connection's queue. ``wake`` is called when it turns from idle to having something.
+
+    The writer calls ``take`` and, when the batch is written, ``done``. A batch being written still counts.
+    """
+
+    __slots__ = (
+        "_bytes_max",
+        "_dirty_sources",
+        "_drained",
+        "_in_flight",
+        "_messages_max",
+        "_queue",
+        "_sealed",
+        "_wake",
+        "closed",
+        "count",
+        "size_bytes",
+    )
+
+    def __init__(self, *, bytes_max: int, messages_max: int, wake: Callable[[], None]) -> None:
+        self._bytes_max = bytes_max
+        self._messages_max = messages_max
+        self._wake = wake
+        self._queue: deque[tuple[Batch, Source | None]] = deque()
+        # taken by the writer and not yet written
+        self._in_flight: tuple[Batch, Source | None] | None = None
+        # subscriptions to pull from once the queue is empty, in turn
+        self._dirty_sources: deque[Source] = deque()
+        # resolved when everything has been written; made only while somebody waits
+        self._drained: asyncio.Future[None] | None = None
+        self.size_bytes = 0
+        self.count = 0
+        # takes nothing more, but still gives what it has
+        self._sealed = False
+        self.closed = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is being written."""
+        return not self._queue and self._in_flight is None and not self._dirty_sources
+
+    @property
+    def under_pressure(self) -> bool:
+        """More than half full."""
+        return self.size_bytes * 2 > self._bytes_max or self.count * 2 > self._messages_max
+
+    def has_room(self, batch: Batch) -> bool:
+        """Whether ``batch`` fits; there is always room for one when nothing is queued before it."""
+        if not self._queue:
+            return True
+        return self.size_bytes + batch.size_bytes <= self._bytes_max and self.count + batch.count <= self._messages_max
+
+    def put(self, batch: Batch, source: Source | None = None) -> None:
+        """Queue ``batch``. Call ``has_room`` first: what happens without room is the policy's decision."""
+        if self._sealed:
+            return
+        was_idle = self.idle
+        self._queue.append((batch, source))
+        self.size_bytes += batch.size_bytes
+        self.count += batch.count
+        if was_idle:
+            self._wake()
+
+    def pull_from(self, source: Source) -> None:
+        """Ask ``source`` for batches once everything queued has gone."""
+        if self._sealed:
+            return
+        was_idle = self.idle
+        if source not in self._dirty_sources:
+            self._dirty_sources.append(source)
+        if was_idle:
+            self._wake()
+
+    def drop_oldest(self, source: Source) -> int:
+        """Drop the oldest queued batch of ``source``; returns how many messages went with it (0: none queued)."""
+        for index, (batch, owner) in enumerate(self._queue):
+            if owner is source:
+                del self._queue[index]
+                self._forget(batch)
+                return batch.count
+        return 0
+
+    def take(self) -> Batch | None:
+        """The next batch to write, or None when nothing waits."""
+        entry = self._next()
+        self._in_flight = entry
+        if entry is None:
+            self._settle()
+            return None
+        return entry[0]
+
+    def _next(self) -> tuple[Batch, Source | None] | None:
+        if self._queue:
+            return self._queue.popleft()
+        while self._dirty_sources:
+            source = self._dirty_sources[0]
+            batch = source.pull()
+            if batch is not None:
+                self._dirty_sources.rotate(-1)
+                self.size_bytes += batch.size_bytes
+                self.count += batch.count
+                return batch, source
+            self._dirty_sources.popleft()
+        return None
+
+    def done(self) -> None:
+        """What ``take`` gave has been written."""
+        if self._in_flight is not None:
+            batch, source = self._in_flight
+            self._in_flight = None
+            self._forget(batch)
+            if source is not None:
+                source.handed_over(batch)
+        if self.idle:
+            self._settle()
+
+    def _forget(self, batch: Batch) -> None:
+        self.size_bytes -= batch.size_bytes
+        self.count -= batch.count
+
+    def discard(self, source: Source) -> None:
+        """``source`` has ended without a word to come: drop all that is queued for it."""
+        while self.drop_oldest(source):
+            pass
+        if source in self._dirty_sources:
+            self._dirty_sources.remove(source)
+
+    def seal(self) -> None:
+        """The connection ends once everything queued by now has been written: ignore what comes later."""
+        self._sealed = True
+
+    def close(self) -> None:
+        """The connection is gone: drop everything, wake nobody but those who wait for the end."""
+        self.closed = self._sealed = True
+        self._queue.clear()
+        self._dirty_sources.clear()
+        self._in_flight = None
+        self.size_bytes = self.count = 0
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    async def drained(self) -> None:
+        """Return when everything queued has been written, or the connection is gone."""
+        while not self.idle and not self.closed:
+            if self._drained is None or self._drained.done():
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)

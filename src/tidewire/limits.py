@@ -1,0 +1,66 @@
+"""Every cap and deadline, with its default, in one frozen value.
+
+A limit of ours is always a number: there is no magic 0 or -1 that switches one off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# What the wire classes enforce before any application exists (CONTRACTS 10); constants, because uvicorn
+# constructs its protocol classes itself and hands them no options of ours.
+HEAD_BYTES_MAX = 32 * KIB
+HEAD_DEADLINE_S = 10.0
+FRAGMENTS_MAX = 4096
+UNREAD_PONGS_BYTES_MAX = 64 * KIB
+ABANDONED_AFTER_S = 60.0
+RAW_MESSAGE_BYTES_MAX = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Caps of one ``Live``. Sizes in bytes, times in seconds, the rest are counts."""
+
+    message_bytes_max: int = 1 * MIB
+    """One message on a topic; larger ones are refused naming both numbers."""
+    topics_max: int = 100_000
+    """Topics with state in this process; idle ones without history or readers are dropped first."""
+    topic_idle_s: float = 3600.0
+    """How long a topic without readers and history is remembered (its positions stay valid so long)."""
+    outbox_bytes_max: int = 1 * MIB
+    """What may wait for one connection; then the policy's overflow rule decides. Always room for one message."""
+    outbox_messages_max: int = 1000
+    """The same, counted in messages."""
+    gather_bytes_max: int = 64 * KIB
+    """What may gather unflushed before a publisher yields to the event loop."""
+    gather_messages_max: int = 256
+    """The same, counted in messages."""
+    page_messages_max: int = 256
+    """Messages of history read and handed over at a time while a subscriber catches up."""
+    read_bytes_max: int = 4 * MIB
+    """What one plain GET returns at most; the answer then lacks Stream-Up-To-Date and the reader asks on."""
+    batch_messages_max: int = 1000
+    """Messages in one POSTed JSON array."""
+    publish_queue_max: int = 10_000
+    """Messages handed to publish_soon that wait for the event loop."""
+    dedup_ids_max: int = 10_000
+    """Publish ids remembered per topic."""
+    dedup_window_s: float = 120.0
+    """How long a publish id is remembered."""
+    connections_per_address_max: int = 1000
+    """Streaming connections from one peer address; loopback (a local proxy) is not counted."""
+    rates_per_topic_max: int = 32
+    """Different ``max_per_s`` rates asked for by subscribers of one topic; more share the slowest."""
+    authorise_timeout_s: float = 10.0
+    """A topic function that takes longer is answered for with 503."""
+    body_timeout_s: float = 30.0
+    """A POST whose body has not arrived by then is answered with 408."""
+    heartbeat_s: float = 15.0
+    """A comment line on every idle event stream, so that proxies and peers see it alive."""
+    evict_drain_s: float = 1.0
+    """What an evicted connection gets to take its close frame before it is aborted."""
+    shutdown_s: float = 4.0
+    """What readers get at shutdown before their sockets are aborted."""

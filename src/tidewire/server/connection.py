@@ -1,0 +1,161 @@
+"""One socket's life: an outbox written to a link, and an end that is decided once.
+
+``Connection.run`` is the writer. It never waits for a reader for longer than the peer itself makes it: an
+eviction interrupts a write that does not return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from tidewire.hub.outbox import Batch, Outbox
+from tidewire.limits import Limits
+from tidewire.protocol.codes import shorten_reason
+from tidewire.wire.asgi import Link, PeerGone
+
+GONE = 1006
+"""RFC 6455 7.4.1: never on the wire; the peer has closed without a word, or there is none to hear one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a connection ends.
+
+    ``abrupt``: what is queued is not worth sending; otherwise it goes out first, then ``last_words``.
+    """
+
+    code: int
+    reason: str = ""
+    abrupt: bool = True
+    last_words: Batch | None = None
+
+
+class Connection:
+    """Writes what its outbox holds until a verdict.
+
+    ``heartbeat``: what to write when nothing else was written for ``limits.heartbeat_s`` (None: nothing).
+    """
+
+    def __init__(self, link: Link, limits: Limits, heartbeat: Batch | None = None) -> None:
+        self._link = link
+        self._limits = limits
+        self._heartbeat = heartbeat
+        self.outbox = Outbox(
+            bytes_max=limits.outbox_bytes_max, messages_max=limits.outbox_messages_max, wake=self._wake
+        )
+        self.verdict: Verdict | None = None
+        # what the idle writer sleeps on
+        self._sleeper: asyncio.Future[None] | None = None
+        # the task that runs the writer, and whether it is inside a write
+        self._writer: asyncio.Task[Any] | None = None
+        self._writing = False
+        self._interrupted = False
+        # nothing was written for the time of a heartbeat
+        self._silent = False
+
+    def end(self, verdict: Verdict) -> None:
+        """Decide how it ends; the first decision stands. Never waits."""
+        if self.verdict is not None:
+            return
+        self.verdict = verdict
+        self.outbox.seal()
+        if verdict.abrupt:
+            self._interrupt()
+        self._wake()
+
+    def peer_gone(self) -> None:
+        """The peer has closed: nothing can be sent any more."""
+        self.verdict = Verdict(GONE)
+        self._interrupt()
+        self._wake()
+
+    def drop(self) -> None:
+        """Whatever was decided, it has taken too long: abort."""
+        self.peer_gone()
+        self._link.abort()
+
+    def _interrupt(self) -> None:
+        self.outbox.close()
+        if self._writing and self._writer is not None and not self._interrupted:
+            self._interrupted = True
+            self._writer.cancel()
+
+    async def run(self) -> None:
+        """Write until the verdict, then say goodbye. Call it once, in the task that owns the connection."""
+        self._writer = asyncio.current_task()
+        try:
+            await self._write_all()
+        except PeerGone:
+            self.verdict = Verdict(GONE)
+        except asyncio.CancelledError:
+            if not self._interrupted or self._writer is None or self._writer.uncancel() > 0:
+                raise
+        finally:
+            self._writer = None
+            self.outbox.close()
+        await self._say_goodbye()
+
+    async def _write_all(self) -> None:
+        while self.verdict is None or not self.verdict.abrupt:
+            batch = self.outbox.take()
+            if batch is not None:
+                await self._write(batch)
+                self.outbox.done()
+            elif self.verdict is not None:
+                if self.verdict.last_words is not None:
+                    await self._write(self.verdict.last_words)
+                return
+            elif self._silent and self._heartbeat is not None:
+                self._silent = False
+                await self._write(self._heartbeat)
+            else:
+                await self._sleep()
+
+    async def _write(self, batch: Batch) -> None:
+        self._writing = True
+        try:
+            await self._link.write(batch.items)
+        finally:
+            self._writing = False
+
+    async def _sleep(self) -> None:
+        """Wait for something to write, or for the time of a heartbeat."""
+        loop = asyncio.get_running_loop()
+        self._sleeper = loop.create_future()
+        timer = None if self._heartbeat is None else loop.call_later(self._limits.heartbeat_s, self._on_silence)
+        try:
+            await self._sleeper
+        finally:
+            self._sleeper = None
+            if timer is not None:
+                timer.cancel()
+
+    def _on_silence(self) -> None:
+        self._silent = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
+    async def _say_goodbye(self) -> None:
+        """Close as the verdict says; a peer that does not take it in time is dropped (CONTRACTS 8)."""
+        verdict = self.verdict
+        assert verdict is not None
+        if verdict.code == GONE:
+            return
+        try:
+            async with asyncio.timeout(self._limits.evict_drain_s):
+                if not self._interrupted:
+                    await self._link.close(verdict.code, shorten_reason(verdict.reason))
+                while self._link.pending_bytes():  # noqa: ASYNC110 - transports offer no event for this
+                    await asyncio.sleep(self._limits.evict_drain_s / 20)
+                if not self._interrupted:
+                    return
+        except TimeoutError:
+            pass
+        except PeerGone:
+            return
+        self._link.abort()

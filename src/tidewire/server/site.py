@@ -1,0 +1,142 @@
+"""What every endpoint shares: the hub, the gate, the rules of the house and the connections that are open."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from starlette.requests import HTTPConnection
+
+from tidewire.errors import BadPosition, BadTopic, UnknownTopic
+from tidewire.hub.hub import Hub
+from tidewire.hub.subscription import Eviction
+from tidewire.limits import Limits
+from tidewire.protocol.position import NOW, Since, parse_since
+from tidewire.protocol.topics import validate_topic
+from tidewire.server.connection import Connection
+from tidewire.server.gate import Declaration, Gate, Refusal
+from tidewire.server.origin import OriginRule, is_loopback
+from tidewire.server.publisher import Publisher
+
+logger = logging.getLogger("tidewire.server")
+
+
+@dataclass(slots=True)
+class Site:
+    """Shared by the endpoints of one ``Live``."""
+
+    hub: Hub
+    gate: Gate
+    publisher: Publisher
+    limits: Limits
+    origins: OriginRule
+    trusted_proxies: Sequence[str] = ()
+    rng: random.Random = field(default_factory=random.Random)
+    # streaming connections, and how many each address holds
+    connections: set[Connection] = field(default_factory=set)
+    addresses: Counter[str] = field(default_factory=Counter)
+    # no new reader is let in any more
+    draining: bool = False
+
+    def find(self, connection: HTTPConnection) -> tuple[str, Declaration] | Refusal:
+        """The topic that the URL names, and its declaration."""
+        try:
+            topic = validate_topic(connection.path_params["topic"])
+            return topic, self.gate.find(topic)
+        except BadTopic as error:
+            return Refusal(404, str(error))
+        except UnknownTopic:
+            return Refusal(404, "no such topic here")
+
+    def check_origin(self, connection: HTTPConnection) -> Refusal | None:
+        """Refuse pages of other sites (CONTRACTS 11)."""
+        origin = connection.headers.get("origin")
+        server = connection.scope.get("server")
+        if self.origins.permits(origin, self.host_of(connection), server[0] if server else None):
+            return None
+        sentence = self.origins.explain(origin or "")
+        logger.warning("refused %s: %s", connection.url.path, sentence)
+        return Refusal(403, sentence)
+
+    def host_of(self, connection: HTTPConnection) -> str | None:
+        """The Host the client asked for; a proxy's word counts only from configured peers."""
+        peer = connection.client.host if connection.client else None
+        if peer in self.trusted_proxies:
+            forwarded = connection.headers.get("x-forwarded-host")
+            if forwarded:
+                return forwarded.split(",")[0].strip()
+        return connection.headers.get("host")
+
+    def caller_scope(self, connection: HTTPConnection) -> str:
+        """A short name for whoever presents these credentials: publish ids of one caller do not meet another's."""
+        headers = connection.headers
+        credentials = f"{headers.get('authorization', '')}\n{headers.get('cookie', '')}"
+        return hashlib.blake2b(credentials.encode("latin-1", "replace"), digest_size=9).hexdigest()
+
+    @contextmanager
+    def admit(self, http: HTTPConnection, connection: Connection) -> Iterator[None]:
+        """Count ``connection`` as open while it is."""
+        address = http.client.host if http.client else ""
+        self.connections.add(connection)
+        self.addresses[address] += 1
+        try:
+            yield
+        finally:
+            self.connections.discard(connection)
+            self.addresses[address] -= 1
+            if self.addresses[address] <= 0:
+                del self.addresses[address]
+
+    def check_room(self, connection: HTTPConnection) -> Refusal | None:
+        """Refuse while draining, and an address that holds too many connections; loopback is not counted."""
+        if self.draining:
+            return Refusal(503, "the server stops: try again in a moment", {"retry-after": "1"})
+        address = connection.client.host if connection.client else ""
+        limit = self.limits.connections_per_address_max
+        if self.addresses[address] >= limit and not is_loopback(address):
+            return Refusal(429, f"{limit} connections are open from this address already", {"retry-after": "10"})
+        return None
+
+    async def drain(self) -> None:
+        """End every stream as a shutdown; who has not taken it when the time is up is aborted."""
+        self.draining = True
+        self.hub.evict_all(Eviction.SHUTDOWN)
+        deadline = asyncio.get_running_loop().time() + self.limits.shutdown_s / 2
+        while self.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - ends by itself
+            await asyncio.sleep(0.02)
+        if self.connections:
+            logger.warning("%d connections did not take the goodbye in time and are aborted", len(self.connections))
+        for connection in list(self.connections):
+            connection.drop()
+
+
+def parse_since_of(connection: HTTPConnection) -> Since | Refusal:
+    """Where the caller wants to begin: ``?since=`` or ``?offset=``, else ``Last-Event-ID``, else now."""
+    query = connection.query_params
+    text = query.get("since") or query.get("offset") or connection.headers.get("last-event-id")
+    if not text:
+        return NOW
+    try:
+        return parse_since(text)
+    except BadPosition as error:
+        return Refusal(400, str(error))
+
+
+def parse_rate(connection: HTTPConnection, most: float | None) -> float | Refusal | None:
+    """``?max_per_s=`` of a ``Latest`` topic: slower than the declaration's, never faster."""
+    text = connection.query_params.get("max_per_s")
+    if text is None:
+        return most
+    try:
+        rate = round(float(text), 2)
+    except ValueError:
+        rate = 0.0
+    if not 0.01 <= rate <= 1000:
+        return Refusal(400, "max_per_s is a number of flushes per second between 0.01 and 1000")
+    return rate if most is None else min(rate, most)

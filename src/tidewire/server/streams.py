@@ -1,0 +1,261 @@
+"""The two ways to follow a topic: a WebSocket and an event stream. One path for both, up to who speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from fastapi import WebSocket
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from tidewire.errors import BadPayload, TidewireError, TooLarge, TopicFinished
+from tidewire.hub.outbox import Batch
+from tidewire.hub.policy import Latest, Log
+from tidewire.hub.subscription import Reader
+from tidewire.protocol import codes, plain
+from tidewire.protocol.message import Draft, Kind, Message
+from tidewire.protocol.position import Position, Since
+from tidewire.server.connection import Connection, Verdict
+from tidewire.server.gate import Declaration, Operation, Refusal
+from tidewire.server.publisher import decode, frame_kind
+from tidewire.server.readers import BareReader, EventReader, PositionsReader
+from tidewire.server.site import Site, parse_rate, parse_since_of
+from tidewire.wire.asgi import PeerGone, StreamLink, WebSocketLink
+
+logger = logging.getLogger("tidewire.server")
+
+_HEARTBEAT = Batch((plain.HEARTBEAT,), len(plain.HEARTBEAT), 0)
+
+
+class Asked:
+    """An admitted subscription: which topic, from where, how fast, and the state it begins with."""
+
+    __slots__ = ("declaration", "noted", "rate", "since", "snapshot", "topic")
+
+    def __init__(self, topic: str, declaration: Declaration, since: Since, rate: float | None) -> None:
+        self.topic = topic
+        self.declaration = declaration
+        self.since = since
+        self.rate = rate
+        # the position before anybody was asked (CONTRACTS 6)
+        self.noted: Position | None = None
+        # the state that the topic function returned, for Latest topics
+        self.snapshot: list[Message] | None = None
+
+
+async def ask(site: Site, http: HTTPConnection) -> Asked | Refusal:
+    """Everything that can refuse a reader, in order: Origin, topic, position, room, and the topic function."""
+    refusal = site.check_origin(http)
+    if refusal is not None:
+        return refusal
+    found = site.find(http)
+    if isinstance(found, Refusal):
+        return found
+    topic, declaration = found
+    since = parse_since_of(http)
+    if isinstance(since, Refusal):
+        return since
+    policy = declaration.policy
+    rate = parse_rate(http, policy.max_per_s) if isinstance(policy, Latest) else None
+    if isinstance(rate, Refusal):
+        return rate
+    full = site.check_room(http)
+    if full is not None:
+        return full
+    asked = Asked(topic, declaration, since, rate)
+    asked.noted = await site.hub.note(topic)
+    operation = Operation("subscribe", topic, str(since) if isinstance(since, Position) else None)
+    admission = await site.gate.ask(declaration, operation, http)
+    if isinstance(admission, Refusal):
+        return admission
+    asked.snapshot = snapshot_messages(site, declaration, admission.value, asked.noted)
+    return asked
+
+
+def snapshot_messages(site: Site, declaration: Declaration, value: Any, noted: Position | None) -> list[Message] | None:
+    """What a ``Latest`` topic function returned, as messages at the noted position; None: it returned nothing.
+
+    On keyed topics a list or tuple is many values, one per key.
+    """
+    policy = declaration.policy
+    if value is None or not isinstance(policy, Latest):
+        return None
+    values: Sequence[Any] = value if policy.key is not None and isinstance(value, list | tuple) else [value]
+    position = noted or Position("", 0)
+    messages = []
+    for one in values:
+        draft: Draft = site.publisher.draft_value(declaration, one)
+        messages.append(Message(draft.payload, draft.kind, position.epoch, position.offset, draft.key, snapshot=True))
+    return messages
+
+
+async def follow(
+    site: Site,
+    http: HTTPConnection,
+    asked: Asked,
+    connection: Connection,
+    reader: Reader,
+    listen: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    """Run ``connection``: this task writes; a second one subscribes and then listens to the peer."""
+
+    async def read() -> None:
+        subscription = await site.hub.subscribe(
+            asked.topic,
+            asked.declaration.policy,
+            reader,
+            since=asked.since,
+            noted=asked.noted,
+            snapshot=asked.snapshot,
+            rate=asked.rate,
+        )
+        try:
+            await listen()
+        finally:
+            site.hub.unsubscribe(subscription)
+
+    with site.admit(http, connection):
+        task = asyncio.create_task(_guard(read(), connection))
+        try:
+            await connection.run()
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def _guard(work: Coroutine[Any, Any, None], connection: Connection) -> None:
+    """An error while subscribing or listening ends this connection and nothing else."""
+    try:
+        await work
+    except TidewireError as error:
+        connection.end(Verdict(codes.TRY_LATER.code, str(error)))
+    except Exception:
+        logger.exception("a connection failed")
+        connection.end(Verdict(codes.BROKEN.code, "the server failed; its log has the error"))
+
+
+# WebSocket
+
+
+async def serve_websocket(site: Site, websocket: WebSocket) -> None:
+    """A topic as a WebSocket: bare, or with ``?positions=1``."""
+    asked = await ask(site, websocket)
+    if isinstance(asked, Refusal):
+        await deny(websocket, asked)
+        return
+    connection = Connection(WebSocketLink(websocket.scope, websocket.send), site.limits)
+    reader: Reader
+    if websocket.query_params.get("positions") in {"1", "true"}:
+        reader = PositionsReader(connection)
+    else:
+        reader = BareReader(connection, every_message_counts=isinstance(asked.declaration.policy, Log))
+    try:
+        await websocket.accept()
+    except (OSError, RuntimeError):
+        return
+    await follow(site, websocket, asked, connection, reader, lambda: _listen(site, websocket, asked, connection))
+
+
+async def deny(websocket: WebSocket, refusal: Refusal) -> None:
+    """Refuse before the upgrade, with a JSON body where the server can (ASGI ``websocket.http.response``)."""
+    response = JSONResponse({"detail": refusal.detail}, status_code=refusal.status, headers=refusal.headers)
+    try:
+        if "websocket.http.response" in websocket.scope.get("extensions", {}):
+            await websocket.send_denial_response(response)
+        else:
+            await websocket.close(codes.DENIED.code, codes.shorten_reason(refusal.sentence))
+    except (OSError, RuntimeError):
+        # the caller has gone meanwhile
+        return
+
+
+async def _listen(site: Site, websocket: WebSocket, asked: Asked, connection: Connection) -> None:
+    """Take what the peer sends until it is gone: each frame is a publish."""
+    while True:
+        event = await websocket.receive()
+        if event["type"] == "websocket.disconnect":
+            connection.peer_gone()
+            return
+        frame = event.get("text")
+        await _publish_frame(site, websocket, asked, connection, frame if frame is not None else event["bytes"])
+        if connection.verdict is not None:
+            return
+
+
+async def _publish_frame(
+    site: Site, websocket: WebSocket, asked: Asked, connection: Connection, frame: str | bytes
+) -> None:
+    declaration = asked.declaration
+    if declaration.publish is False:
+        connection.end(Verdict(codes.DENIED.code, "this topic takes no messages from clients"))
+        return
+    try:
+        kind, data = frame_kind(declaration, frame)
+        draft = site.publisher.draft_bytes(declaration, kind, data)
+        operation = Operation("publish", asked.topic, data=decode(kind, data))
+        admission = await site.gate.ask(declaration, operation, websocket)
+        if isinstance(admission, Refusal):
+            connection.end(Verdict(codes.DENIED.code, admission.sentence))
+            return
+        await site.publisher.publish_draft(asked.topic, declaration, draft)
+    except TooLarge as error:
+        connection.end(Verdict(codes.TOO_LARGE.code, str(error)))
+    except BadPayload as error:
+        mismatch = declaration.payload is not None and (declaration.payload is Kind.BYTES) != isinstance(frame, bytes)
+        connection.end(Verdict((codes.UNSUPPORTED_DATA if mismatch else codes.BAD_PAYLOAD).code, str(error)))
+    except TopicFinished:
+        # its own end is on the way through the outbox
+        return
+
+
+# Event stream
+
+
+class EventStream(Response):
+    """A topic as server-sent events; an ASGI application of its own, because it writes an outbox."""
+
+    media_type = plain.EVENT_STREAM
+
+    def __init__(self, site: Site, http: HTTPConnection, asked: Asked, headers: dict[str, str]) -> None:
+        # what FastAPI and middleware look at; nothing of Starlette's body machinery is used
+        self.status_code = 200
+        self.background = None
+        self.body = b""
+        self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no", **headers})
+        del self.headers["content-length"]
+        self._site = site
+        self._http = http
+        self._asked = asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Write events until the topic ends, the reader leaves or the server stops."""
+        link = StreamLink(scope, send)
+        connection = Connection(link, self._site.limits, heartbeat=_HEARTBEAT)
+        try:
+            await link.begin(self.status_code, list(self.raw_headers))
+        except PeerGone:
+            return
+        reader = EventReader(connection, self._site.rng)
+
+        async def listen() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            connection.peer_gone()
+
+        await follow(self._site, self._http, self._asked, connection, reader, listen)
+
+
+async def serve_events(site: Site, request: Request, headers: dict[str, str]) -> Response | Refusal:
+    """A topic as an event stream; 204 for a reader of a finished topic that has everything."""
+    asked = await ask(site, request)
+    if isinstance(asked, Refusal):
+        return asked
+    if isinstance(asked.since, Position):
+        history = await site.hub.read(asked.topic, asked.since, 1)
+        if history is not None and history.end is not None and history.complete and not history.messages:
+            return Response(status_code=204, headers=headers)
+    return EventStream(site, request, asked, headers)
