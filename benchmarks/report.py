@@ -16,7 +16,8 @@ How to read it:
 - Every number is a median over the rounds, followed by the smallest and the largest one measured. Two numbers
   whose ranges overlap are equal as far as this run can tell.
 - A round measures each contender once, one after the other, each round beginning with another one. Every
-  measurement has a fresh server process, pinned to one core; the load client (C, epoll) is pinned to another.
+  measurement has a fresh server process, pinned to one core; the load client (C, epoll) is pinned to another. It
+  polls without sleeping, so that no send of a server pays for waking it up, as none does for a client elsewhere.
 - "CPU second" is the CPU time of the server process, user and system. {softirq}
 - A ratio compares within one round and is then taken as the median over the rounds.
 - A measurement counts only if every client saw every sequence number once, in order, and no connection was closed
@@ -124,7 +125,7 @@ def _company(measurements: Sequence[Measurement]) -> str:
     if not client:
         return ""
     return (
-        f"The load client used {median(client):.0%} of its core (at most {max(client):.0%}). Other processes used "
+        f"The load client was busy {median(client):.0%} of the time (at most {max(client):.0%}). Other processes used "
         f"{median(others):.0%} of the server's core (at most {max(others):.0%})."
     )
 

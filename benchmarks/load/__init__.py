@@ -32,9 +32,9 @@ def build() -> Path:
 class LoadClient:
     """Connections to one topic. ``with LoadClient(...) as client`` returns once all of them are open.
 
-    ``connections`` are read and checked; ``stalled`` more never read after the handshake. ``latency``
-    records how long after its time ``t`` each message arrived. Raises ``BenchmarkError`` when one
-    connection cannot be opened.
+    ``connections`` are read and checked; ``stalled`` more never read after the handshake. ``latency`` records how
+    long after its time ``t`` each message arrived. ``spin``: never sleep. Raises ``BenchmarkError`` when one connection
+    cannot be opened.
     """
 
     def __init__(
@@ -47,11 +47,12 @@ class LoadClient:
         connections: int = 0,
         stalled: int = 0,
         latency: bool = False,
+        spin: bool = False,
         idle_timeout_s: float = 10,
     ) -> None:
         argv = [str(build()), "--port", str(port), "--path", path, "--idle-timeout", str(idle_timeout_s)]
         argv += ["--connections", str(connections), "--stalled", str(stalled)]
-        argv += ["--sse"] * sse + ["--latency"] * latency
+        argv += ["--sse"] * sse + ["--latency"] * latency + ["--spin"] * spin
         self._idle_timeout_s = idle_timeout_s
         self._process = LineProcess("load client", argv, place)
 

@@ -44,6 +44,11 @@ class Bench:
         with Server(contender.name, contender.command(port, self.loop), port, self.server_place) as server:
             yield server, CpuMeter(server.pid, self.server_place.core, self.softirq_apart)
 
+    @property
+    def spin(self) -> bool:
+        """Whether the load client may poll without sleeping: where it has a core of its own."""
+        return self.server_place.core != self.client_place.core
+
     def client(self, contender: Contender, server: Server, **options: Any) -> LoadClient:
         """A load client for ``server``; the options are those of ``LoadClient``."""
         return LoadClient(port=server.port, path=contender.path, sse=contender.sse, place=self.client_place, **options)

@@ -50,7 +50,7 @@ def _session(bench: Bench, contender: Contender, subscribers: int, seconds: floa
     grace_s = (3.0 if bench.quick else 60.0) if stalled else 5.0
     try:
         with bench.server(contender) as (server, meter), _stalled(bench, contender, server, stalled) as holder:
-            options = {"connections": subscribers, "latency": True, "idle_timeout_s": grace_s}
+            options = {"connections": subscribers, "latency": True, "spin": bench.spin, "idle_timeout_s": grace_s}
             with bench.client(contender, server, **options) as client:
                 time.sleep(SETTLE_S)
                 result = _paced(server, client, meter, seconds, grace_s)
@@ -97,5 +97,5 @@ def _paced(server: Server, client: LoadClient, meter: CpuMeter, seconds: float, 
         "silence_max_s": phase["wall_s"] if not phase["messages"] else phase["silence_max_s"],
         "core_share": cpu.total_s / phase["wall_s"],
         "others_share": cpu.others_share,
-        "client_share": phase["client_cpu_s"] / phase["wall_s"],
+        "client_share": phase["client_busy_s"] / phase["wall_s"],
     }

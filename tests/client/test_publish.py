@@ -160,7 +160,7 @@ def test_server_that_does_not_answer_in_time(talk: Any) -> None:
     async def main() -> None:
         async with FakeTCP(talk) as server:
             with pytest.raises(NoAnswer, match="may have arrived or not; repeat it with an id"):
-                await publish(server.url, 1, timeout_s=0.1)
+                await publish(server.url, 1, timeout_s=0.4)
 
     run(main())
 
@@ -171,6 +171,20 @@ def test_server_that_hangs_up_or_talks_nonsense(said: bytes) -> None:
         async with FakeHTTP(said) as server:
             with pytest.raises(NoAnswer, match="may have arrived"):
                 await publish(server.url, 1, timeout_s=2)
+
+    run(main())
+
+
+def test_loopback_never_goes_through_a_proxy_and_others_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    async def main() -> None:
+        async with FakeHTTP(GOOD) as server:
+            assert await publish(server.url, 1)
+        monkeypatch.setenv("http_proxy", "gopher://127.0.0.1:1")
+        with pytest.raises(NothingListens, match="proxy"):
+            await publish("http://192.0.2.1/t", 1)
 
     run(main())
 

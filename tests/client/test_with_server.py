@@ -312,7 +312,7 @@ def test_random_cuts_lose_nothing_silently(seed: int) -> None:
     rng = random.Random(seed)
 
     async def main() -> None:
-        live, published = make_live(), 1500
+        live, published = make_live(), 600
         async with serving(live) as url, subscribe(f"{url}/log/a", backoff=quick()) as messages:
 
             async def produce() -> None:
@@ -332,5 +332,25 @@ def test_random_cuts_lose_nothing_silently(seed: int) -> None:
                 if rng.random() < 0.01:
                     cut(messages)
             await producer
+
+    run(main())
+
+
+def test_reader_that_stalls_is_evicted_comes_back_and_is_told() -> None:
+    async def main() -> None:
+        live, states, published = make_live(), States(), 2000
+        async with serving(live) as url:
+            async with subscribe(f"{url}/log/a", on_state=states.append, backoff=quick()) as messages:
+                for number in range(1, published + 1):
+                    await live.publish("log/a", {"n": number, "padding": "x" * 10_000})
+                last = gaps = 0
+                while last < published:
+                    message = await messages.next()
+                    missing = message.data["n"] - last - 1
+                    assert missing == (0 if message.gap is None else message.gap.missing)
+                    gaps += message.gap is not None
+                    last = message.data["n"]
+            assert gaps >= 1
+            assert "reconnecting" in states.names
 
     run(main())

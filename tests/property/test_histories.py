@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.property.histories import POLICIES, World, run_many
 
-HISTORIES = 300
+HISTORIES = 150
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -20,6 +20,8 @@ from tidewire.errors import BadPayload, TooLarge
 from tidewire.protocol.message import Kind
 from tidewire.protocol.payload import check_json, check_size, check_text, encode, format_key, read_field, split_json
 
+NOON = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
+
 
 @dataclasses.dataclass
 class Point:
@@ -53,7 +55,7 @@ def test_kinds() -> None:
     ("value", "expected"),
     [
         (Point(1, datetime.date(2026, 1, 2)), '{"x":1,"when":"2026-01-02"}'),
-        (Quote(bid=1.5, at=datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)), '{"bid":1.5,"at":"2026-01-02T00:00:00Z"}'),
+        (Quote(bid=1.5, at=NOON), '{"bid":1.5,"at":"2026-01-02T12:00:00Z"}'),
         (Tick(3), '{"n":3}'),
         ([Side.BUY, uuid.UUID(int=0)], '["buy","00000000-0000-0000-0000-000000000000"]'),
         (math.nan, "null"),
@@ -82,7 +84,8 @@ def test_lone_surrogates_are_refused() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )  # fmt: skip

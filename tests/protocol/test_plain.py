@@ -102,6 +102,9 @@ def test_heartbeats_are_no_events() -> None:
     assert parse_events(plain.HEARTBEAT.decode() + plain.retry_event(5).decode()) == []
 
 
+MIXED = [message(b"a", Kind.TEXT), message(b"1"), message(b"\x00", Kind.BYTES)]
+
+
 @pytest.mark.parametrize(
     ("messages", "declared", "exact", "expected"),
     [
@@ -111,7 +114,7 @@ def test_heartbeats_are_no_events() -> None:
         ([message(b"a", Kind.TEXT), message(b"b", Kind.TEXT)], None, False, ("text/plain; charset=utf-8", b"a\nb\n")),
         ([message(b"a", Kind.TEXT), message(b"b", Kind.TEXT)], None, True, ("text/plain; charset=utf-8", b"ab")),
         ([message(b"\x00", Kind.BYTES)] * 2, None, False, ("application/octet-stream", b"\x00\x00")),
-        ([message(b"a", Kind.TEXT), message(b"1"), message(b"\x00", Kind.BYTES)], None, False, ("application/json", b'["a",1,"AA=="]')),
+        (MIXED, None, False, ("application/json", b'["a",1,"AA=="]')),
         ([message(b"null", removed=True), message(b"1")], None, False, ("application/json", b"[1]")),
     ],
 )  # fmt: skip

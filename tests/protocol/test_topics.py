@@ -51,8 +51,7 @@ def test_bad_names_say_why(name: str, why: str) -> None:
 def test_no_text_passes_that_breaks_a_rule(name: str) -> None:
     try:
         validate_topic(name)
-    except BadTopic as error:
-        assert len(str(error)) < 400
+    except BadTopic:
         return
     assert name.isascii()
     assert 1 <= len(name) <= NAME_BYTES_MAX

@@ -33,12 +33,10 @@ export class Grid {
     this.touched_ms = -1e9;                    // when somebody last scrolled: then we stop following the spot
     this.flashing = new Set();                 // cells to paint again: changed, or still fading
     this.painted_ms = 0;
-    this.ownScroll = -1;
-    scroller.addEventListener("scroll", () => {
-      this.stale = true;
-      if (Math.abs(scroller.scrollTop - this.ownScroll) > 2) this.touched_ms = performance.now();
-      this.ownScroll = -1e9;
-    });
+    scroller.addEventListener("scroll", () => { this.stale = true; });
+    for (const hand of ["wheel", "touchmove", "keydown", "pointerdown"]) {
+      scroller.addEventListener(hand, () => { this.touched_ms = performance.now(); }, { passive: true });
+    }
     new ResizeObserver(() => this.#resize()).observe(scroller);
     this.retheme();
     this.#resize();
@@ -103,8 +101,7 @@ export class Grid {
     if (offset > room / 3 && offset < (2 * room) / 3) return;
     const wanted = Math.round(Math.max(0, Math.min((this.atm + 0.5) * this.rowHeight - room / 2, this.space.offsetHeight - this.height)));
     if (Math.abs(wanted - this.scroller.scrollTop) < 2) return;
-    this.scroller.scrollTop = this.ownScroll = wanted;
-    this.ownScroll = this.scroller.scrollTop;
+    this.scroller.scrollTop = wanted;
   }
 
   #spotRow() {

@@ -14,12 +14,14 @@ function quantile(share) {
   return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
 }
 
+const short = (ms) => ms.toFixed(ms < 99.5 ? 1 : 0);
+
 function startEcho() {                         // one clock, ours: publish, hear it back, subtract
   const echo = line.openLine("echo", `/live/echo/${mine}`, {
     rule: "a signal: publish and hear it back", keeps: false,
     describe: {
-      big: () => trips.length ? `${quantile(0.5).toFixed(1)} ms` : "\u2013",
-      small: () => trips.length ? `round trip, p95 ${quantile(0.95).toFixed(1)}` : "round trip",
+      big: () => trips.length ? `${short(quantile(0.5))} ms` : "\u2013",
+      small: () => trips.length ? `round trip, p95 ${short(quantile(0.95))}` : "round trip",
     },
     onMessage: ({ sent_ms }) => {
       if (typeof sent_ms !== "number") return;

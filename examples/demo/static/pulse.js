@@ -104,4 +104,4 @@ export function startPulse() {
   });
 }
 
-export const snapshot = () => ({ pulse: latest, points: columns[0].length, missing, spans: spans.map(({ from, to, kind }) => ({ from, to, kind })) });
+export const snapshot = () => ({ pulse: latest, points: columns[0].length, holes: columns[1].filter((value) => value === null).length, missing, spans: spans.map(({ from, to, kind }) => ({ from, to, kind })) });

@@ -21,7 +21,7 @@ logger = logging.getLogger("tidewire.broker")
 class _Topic:
     """One topic's state."""
 
-    __slots__ = ("attached", "end", "epoch", "history", "ids", "retention", "top", "touched_at", "warned")
+    __slots__ = ("attached", "end", "epoch", "history", "ids", "overflow", "retention", "top", "touched_at", "warned")
 
     def __init__(self, epoch: str, retention: Retention) -> None:
         self.epoch = epoch
@@ -35,6 +35,8 @@ class _Topic:
         # whether the hub has readers
         self.attached = False
         self.touched_at = 0.0
+        # values that the message appended last pushed out
+        self.overflow: list[Message] = []
         # whether the log has been told that keys had to go
         self.warned = False
 
@@ -91,24 +93,24 @@ class MemoryBroker:
         return Published(None)
 
     def _append(self, topic: str, state: _Topic, draft: Draft) -> int:
-        """Number, keep and deliver ``draft``, then the removal of every key that had to go for it."""
-        drafts = [draft]
-        while drafts:
-            draft = drafts.pop(0)
-            state.top += 1
-            message = Message(draft.payload, draft.kind, state.epoch, state.top, draft.key, draft.removed)
-            dropped = state.history.append(message, self.clock.now())
-            if state.attached:
-                self._carry(topic, message)
-            if dropped and not state.warned:
-                state.warned = True
-                logger.warning(
-                    "topic %r has more than max_keys=%d keys: the longest unchanged are removed",
-                    topic,
-                    state.retention.keep,
-                )
-            drafts += [Draft(removal(old.key), Kind.JSON, old.key, removed=True) for old in dropped]
-        return state.top
+        """Number, keep and deliver ``draft``, then the removal of a key that had to go for it; returns its number."""
+        offset = self._append_one(topic, state, draft)
+        overflow, state.overflow = state.overflow, []
+        for dropped in overflow:
+            self._append_one(topic, state, Draft(removal(dropped.key), Kind.JSON, dropped.key, removed=True))
+        return offset
+
+    def _append_one(self, topic: str, state: _Topic, draft: Draft) -> int:
+        state.top += 1
+        message = Message(draft.payload, draft.kind, state.epoch, state.top, draft.key, draft.removed)
+        state.overflow = state.history.append(message, self.clock.now())
+        if state.overflow and not state.warned:
+            state.warned = True
+            most = state.retention.keep
+            logger.warning("topic %r has more than max_keys=%d keys: the longest unchanged are removed", topic, most)
+        if state.attached:
+            self._carry(topic, message)
+        return message.offset
 
     def _carry(self, topic: str, event: Message | End) -> None:
         if self._deliver is None:

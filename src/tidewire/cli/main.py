@@ -14,7 +14,7 @@ app = typer.Typer(
     name="tidewire",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -36,7 +36,7 @@ def _tidewire(
 ) -> None:
     """The real-time layer for Python web applications: one URL is one topic.
 
-    Read a topic with [bold]sub[/bold], a browser or curl; publish with [bold]pub[/bold] or a POST.
+    Read a topic with **sub**, a browser or curl; publish with **pub** or a POST.
     """
 
 

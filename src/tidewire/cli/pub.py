@@ -17,7 +17,7 @@ Form = Literal["json", "text", "binary"]
 def pub(
     url: Annotated[str, typer.Argument(metavar="URL", help="The topic, e.g. http://127.0.0.1:8000/live/chat/7")],
     data: Annotated[
-        str | None, typer.Argument(metavar="[DATA | -]", help="The message; - publishes every line of stdin.")
+        str | None, typer.Argument(metavar="DATA", help="The message; - publishes every line of stdin.")
     ] = None,
     id: Annotated[str | None, typer.Option("--id", help="Publishing the same id again publishes once.")] = None,
     header: Header = None,
@@ -30,8 +30,8 @@ def pub(
 
     DATA that is JSON goes as JSON, anything else as text.
 
-    [dim]Exit codes: 0 published; 1 refused, or not known to have arrived (the sentence says what to do);
-    2 wrong usage; 130 Ctrl-C.[/dim]
+    Exit codes: 0 published; 1 refused, or not known to have arrived (the sentence says what to do);
+    2 wrong usage; 130 Ctrl-C.
     """
     form = _choose_form(as_json, as_text, as_binary)
     if data is None and sys.stdin.isatty():

@@ -24,7 +24,7 @@ def run(
     Like uvicorn, with graceful drain: on Ctrl-C or SIGTERM readers are told, and the server is gone within five
     seconds even when some of them are stalled.
 
-    [dim]Exit codes: 0 stopped; 1 it cannot start (the sentence says why); 2 wrong usage.[/dim]
+    Exit codes: 0 stopped; 1 it cannot start (the sentence says why); 2 wrong usage.
     """
     from tidewire.server.run import run as serve_app
 
@@ -38,10 +38,10 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000) -> None:
 
     Everybody who reaches it may read and publish, so it listens on this machine only unless told otherwise. Try it:
 
-    [bold]tidewire serve[/bold], then [bold]tidewire sub http://127.0.0.1:8000/chat[/bold] in a second terminal and
-    [bold]tidewire pub http://127.0.0.1:8000/chat hello[/bold] in a third.
+    **tidewire serve**, then **tidewire sub http://127.0.0.1:8000/chat** in a second terminal and
+    **tidewire pub http://127.0.0.1:8000/chat hello** in a third.
 
-    [dim]Exit codes: 0 stopped; 1 it cannot start (the sentence says why); 2 wrong usage.[/dim]
+    Exit codes: 0 stopped; 1 it cannot start (the sentence says why); 2 wrong usage.
     """
     from tidewire.cli.openserver import serve_open
 

@@ -43,10 +43,10 @@ def sub(
 
     On a terminal they are coloured; into a pipe goes the plain payload, one per line. Everything else is said on
     stderr. A cut line or a restarted server is outlived: sub comes back by itself, asks for what it missed and says
-    [bold]reconnected, 37 recovered[/bold] or, when the server no longer has it, [bold]history lost, live again[/bold].
+    **reconnected, 37 recovered** or, when the server no longer has it, **history lost, live again**.
 
-    [dim]Exit codes: 0 the topic has ended, -n is reached, or the reader of the pipe left; 1 refused, no topic,
-    or nothing listens (the sentence says what to do); 2 wrong usage; 130 Ctrl-C.[/dim]
+    Exit codes: 0 the topic has ended, -n is reached, or the reader of the pipe left; 1 refused, no topic,
+    or nothing listens (the sentence says what to do); 2 wrong usage; 130 Ctrl-C.
     """
     if max_per_s is not None and not 0 < max_per_s < float("inf"):
         raise typer.BadParameter("give a positive number of updates a second", param_hint="--max-per-s")

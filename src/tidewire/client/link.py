@@ -97,7 +97,7 @@ async def open_link(
 ) -> Link:
     """Connect and read the header, both within ``open_timeout_s``. Raises ``Cut``."""
     from websockets.asyncio.client import connect
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy
     from websockets.typing import Origin
 
     deadline = asyncio.get_running_loop().time() + open_timeout_s
@@ -120,6 +120,9 @@ async def open_link(
         raise _silent(target, f"no answer to the handshake within {open_timeout_s:g} s") from None
     except OSError as error:
         raise explain_os_error(error, target) from None
+    except (InvalidProxy, ImportError) as error:
+        why = f"the proxy that this machine is set to use cannot be used ({error})"
+        raise Cut(Advice(ComeBack.STOP, why), NothingListens(target.shown, why)) from None
     try:
         async with asyncio.timeout_at(deadline):
             frame = await socket.recv()

@@ -127,9 +127,14 @@ def _make_http(target: Target, timeout_s: float) -> httpx.AsyncClient:
     # Loading the certificates takes tens of milliseconds; an address without TLS gets a context that trusts nobody.
     verify = True if target.is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE_S)
-    return httpx.AsyncClient(
-        verify=verify, timeout=timeout_s, limits=limits, trust_env=not target.is_loopback, follow_redirects=False
-    )
+    try:
+        return httpx.AsyncClient(
+            verify=verify, timeout=timeout_s, limits=limits, trust_env=not target.is_loopback, follow_redirects=False
+        )
+    except (ValueError, ImportError) as error:
+        raise NothingListens(
+            target.shown, f"the proxy that this machine is set to use cannot be used ({error})"
+        ) from None
 
 
 def _has_refusal(error: BaseException | None) -> bool:

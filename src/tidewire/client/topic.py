@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 
 from tidewire.client.envelope import Ended, Envelope, Item, Lost
 from tidewire.client.errors import NoAnswer, TopicFailed
@@ -117,6 +117,8 @@ class Subscription:
         self._retry_at_s: float | None = None
         # set by aclose() and by every final ending
         self._done = asyncio.Event()
+        # how it ended, until somebody has been told
+        self._failure: TopicFailed | None = None
         # whether a task is reading
         self._is_read = False
         self._state = State("connecting")
@@ -216,7 +218,7 @@ class Subscription:
         else:
             self._tell(State("connecting"))
         if self._done.is_set():
-            raise StopAsyncIteration
+            self._stop()
 
     async def _open(self) -> Link:
         asked = self._asked
@@ -256,11 +258,18 @@ class Subscription:
     async def _bury(self, position: str | None, error: str | None) -> None:
         """The topic has ended: say so, close, and raise what ends the loop."""
         self._end("the topic has ended" if error is None else f"the topic failed: {error}")
+        if error is not None:
+            self._failure = TopicFailed(self._asked.target.shown, error, position)
         link = self._release()
         if link is not None:
             await link.close()
-        if error is not None:
-            raise TopicFailed(self._asked.target.shown, error, position)
+        self._stop()
+
+    def _stop(self) -> NoReturn:
+        """Raise what ends the loop: the topic's failure once, however often a reader was interrupted before."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         raise StopAsyncIteration
 
     def _plan(self, cut: Cut) -> None:

@@ -67,3 +67,12 @@ class Conflator:
         for message in taken:
             del self._released[message.key]
         return taken
+
+
+def newest_of_each_key(messages: Iterable[Message]) -> list[Message]:
+    """Only the newest of each key, in the order of positions; ``messages`` ascend."""
+    newest: dict[str | None, Message] = {}
+    for message in messages:
+        newest.pop(message.key, None)
+        newest[message.key] = message
+    return list(newest.values())

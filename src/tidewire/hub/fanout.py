@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from tidewire.clock import Clock, Timer
+from tidewire.hub.conflator import newest_of_each_key
 from tidewire.hub.lanes import ConflatedLane, StreamLane, make_room
 from tidewire.hub.outbox import Batch
 from tidewire.hub.policy import Latest, Log, Policy
@@ -38,6 +39,8 @@ class Fanout:
         self.end: End | None = None
         # newest position delivered; None until the first message
         self.position: Position | None = None
+        # oldest position that a reader of a Latest topic began with, to see a loss before anything was delivered
+        self._read_up_to: Position | None = None
         self._limits = limits
         self._clock = clock
         self._stats = stats
@@ -64,10 +67,12 @@ class Fanout:
         """Brokers deliver densely; where one did not, drop what was seen and tell what was missed."""
         if not message.offset:
             return True
-        last, here = self.position, Position(message.epoch, message.offset)
+        last, here = self.position, position_of(message)
         if last is not None and here <= last:
             return False
         self.position = here
+        if last is None and self._read_up_to is not None and here > self._read_up_to:
+            last = self._read_up_to
         if last is not None and not follows(last, message):
             self._tell_gap(Gap(last, Position(here.epoch, here.offset - 1)))
         return True
@@ -75,9 +80,9 @@ class Fanout:
     def _tell_gap(self, gap: Gap) -> None:
         self.flush()
         for lane in self._conflated.values():
-            lane.restart()
+            lane.restart(gap.until.epoch)
         for subscription in list(self.subscriptions):
-            if subscription.state is State.LIVE:
+            if subscription.state is State.LIVE and not subscription.began_in(gap.until.epoch):
                 self._lose(subscription, gap)
             elif subscription.state is State.CATCHING_UP:
                 subscription.buffer_full = True
@@ -94,8 +99,17 @@ class Fanout:
             self._flush_lane(lane)
         for subscription in list(self.subscriptions):
             if subscription.state is not State.CATCHING_UP:
-                self.remove(subscription)
-                subscription.reader.ended(subscription, end)
+                self._end(subscription, end)
+
+    def end_if_over(self, subscription: Subscription, read_end: End | None) -> None:
+        """The topic's end, read in its history or delivered meanwhile, is also the end of a reader that has it all."""
+        end = self.end or read_end
+        if end is not None and subscription.state is not State.ENDED:
+            self._end(subscription, end)
+
+    def _end(self, subscription: Subscription, end: End) -> None:
+        self.remove(subscription)
+        subscription.reader.ended(subscription, end)
 
     # What goes out
 
@@ -104,10 +118,11 @@ class Fanout:
         if not self._gathered:
             return
         messages, self._gathered, self._gathered_bytes = self._gathered, [], 0
-        self._flush_buffers(messages)
-        self._flush_joining(messages)
         for stream in list(self._streams.values()):
             self._flush_stream(stream, messages)
+        self._flush_buffers(messages)
+        # last: who is level then shares the next flush, not this one again
+        self._flush_joining(messages)
         for lane in self._conflated.values():
             lane.add(messages)
             self._flush_or_wait(lane)
@@ -115,8 +130,13 @@ class Fanout:
     def _flush_buffers(self, messages: list[Message]) -> None:
         for subscription in self._catching_up:
             subscription.buffer.extend(messages)
-            if len(subscription.buffer) > self._limits.outbox_messages_max:
-                subscription.buffer.clear()
+            if len(subscription.buffer) <= self._limits.outbox_messages_max:
+                continue
+            if isinstance(self.policy, Latest):
+                # of each key the newest is enough, and there are at most so many keys
+                subscription.buffer = newest_of_each_key(subscription.buffer)
+            else:
+                subscription.buffer = []
                 subscription.buffer_full = True
 
     def _flush_joining(self, messages: list[Message]) -> None:
@@ -237,6 +257,7 @@ class Fanout:
         """The reader of a ``Latest`` begins with ``snapshot``, which is the state at ``seen``."""
         assert isinstance(self.policy, Latest)
         subscription.state = State.LIVE
+        self._read_up_to = min(seen, self._read_up_to or seen)
         rate = self._shared_rate(subscription.rate)
         name = (subscription.reader.encode, rate)
         lane = self._conflated.get(name)
@@ -275,5 +296,7 @@ class Fanout:
         """Unregister first, count, then let the connection end itself."""
         self.remove(subscription)
         self._stats.evicted += 1
-        subscription.reader.outbox.discard(subscription)
+        if why is Eviction.SLOW:
+            # at a shutdown what is queued still goes out; here it is the trouble
+            subscription.reader.outbox.discard(subscription)
         subscription.reader.evicted(subscription, why)

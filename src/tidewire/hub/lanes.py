@@ -150,8 +150,9 @@ class ConflatedLane:
                 subscription.conflator = None
                 self._live[subscription] = None
 
-    def restart(self) -> None:
-        """The topic has lost its state, and every reader is told: what waits belongs to what is lost."""
+    def restart(self, epoch: str) -> None:
+        """The topic has lost its state and readers are told: what waits from before ``epoch`` is part of it."""
         self._pending.clear()
         for conflator in self._lagging.values():
-            conflator.clear()
+            if conflator.seen.epoch != epoch:
+                conflator.clear()

@@ -88,8 +88,9 @@ class Outbox:
         return self.size_bytes * 2 > self._bytes_max or self.count * 2 > self._messages_max
 
     def has_room(self, batch: Batch) -> bool:
-        """Whether ``batch`` fits; there is always room for one when nothing is queued before it."""
-        if not self._queue:
+        """Whether ``batch`` fits; there is always room for one when no message waits before it."""
+        waiting = self.count if self._in_flight is None else self.count - self._in_flight[0].count
+        if not waiting:
             return True
         return self.size_bytes + batch.size_bytes <= self._bytes_max and self.count + batch.count <= self._messages_max
 

@@ -29,9 +29,7 @@ async def begin_signal(fanout: Fanout, subscription: Subscription, broker: Broke
     fanout.flush()
     subscription.reader.opened(subscription, Opened(None, None, 0))
     fanout.go_live(subscription)
-    end = fanout.end or (history and history.end)
-    if end:
-        fanout.finish(end)
+    fanout.end_if_over(subscription, None if history is None else history.end)
 
 
 class LogRecovery:
@@ -79,9 +77,7 @@ class LogRecovery:
         fanout.hand_over(subscription, buffered)
         _still_there(subscription)
         fanout.go_live(subscription)
-        end = history.end or fanout.end
-        if end is not None:
-            fanout.finish(end)
+        fanout.end_if_over(subscription, history.end)
         return True
 
     def _tell_beginning(self, history: History, cursor: Since, asked: bool) -> None:
@@ -152,11 +148,7 @@ async def begin_latest(
 
     Its values wait in a conflator and are taken as the reader has room, so the state may be of any size.
     """
-    retention = fanout.policy.retention
-    fanout.begin_buffering(subscription)
-    history = await broker.history(fanout.topic, since if isinstance(since, Position) else START, 2 * retention.keep)
-    _still_there(subscription)
-    assert history is not None, "an attached topic has state"
+    history, buffered = await _read_state(fanout, subscription, broker, since)
     messages, start = history.messages, history.start
     recovered: bool | None = None
     if isinstance(since, Position):
@@ -171,12 +163,27 @@ async def begin_latest(
     if recovered is False:
         stats.gaps += 1
         subscription.reader.lost(subscription, Gap(since if isinstance(since, Position) else None, start))
-    buffered = fanout.end_buffering(subscription)
     fanout.go_live_conflated(subscription, messages, history.top)
     if subscription.conflator is not None:
         subscription.conflator.hold(buffered)
         subscription.conflator.release()
         subscription.reader.outbox.pull_from(subscription)
-    end = history.end or fanout.end
-    if end is not None:
-        fanout.finish(end)
+    fanout.end_if_over(subscription, history.end)
+
+
+async def _read_state(
+    fanout: Fanout, subscription: Subscription, broker: Broker, since: Since
+) -> tuple[History, list[Message]]:
+    """The newest of every key, or what changed since a position, and what was delivered while it was read."""
+    retention = fanout.policy.retention
+    while True:
+        fanout.begin_buffering(subscription)
+        begin = since if isinstance(since, Position) else START
+        # at most so many values and as many tombstones are kept
+        history = await broker.history(fanout.topic, begin, 2 * retention.keep)
+        _still_there(subscription)
+        assert history is not None, "an attached topic has state"
+        buffered = fanout.end_buffering(subscription)
+        renumbered = bool(buffered) and buffered[-1].epoch > history.top.epoch
+        if not subscription.buffer_full and not renumbered:
+            return history, buffered

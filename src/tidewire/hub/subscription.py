@@ -102,6 +102,10 @@ class Subscription:
         # position of the last message handed to the socket
         self.sent: Position | None = None
 
+    def began_in(self, epoch: str) -> bool:
+        """Whether this reader's state is of ``epoch`` already (a reader that holds values back knows)."""
+        return self.conflator is not None and self.conflator.seen.epoch == epoch
+
     def put(self, batch: Batch) -> None:
         """Queue ``batch`` on the connection."""
         self.outstanding += 1

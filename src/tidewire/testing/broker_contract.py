@@ -244,9 +244,10 @@ async def check_removed_keys_are_told_to_who_comes_back(bench: BrokerBench) -> N
 
 async def check_too_many_keys_remove_the_longest_unchanged(bench: BrokerBench) -> None:
     await bench.broker.attach("t", LATEST)
-    for key in "abcd":
-        await bench.publish("t", key, LATEST, key=key)
+    positions = [await bench.publish("t", key, LATEST, key=key) for key in "abcd"]
     await bench.settle()
+    delivered = {e.key: e.offset for _, e in bench.delivered if isinstance(e, Message) and not e.removed}
+    assert [p.offset for p in positions if p] == [delivered[key] for key in "abcd"]
     history = await bench.broker.history("t", START, 10)
     assert history is not None
     assert [m.key for m in history.messages if not m.removed] == ["b", "c", "d"]
