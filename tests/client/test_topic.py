@@ -1,6 +1,7 @@
 """subscribe(): what it yields, how it comes back, and how it lets go. Against scripted servers on loopback."""
 
 import asyncio
+import errno
 import gc
 import random
 from collections.abc import Callable
@@ -298,6 +299,22 @@ def test_accept_and_close_at_once_is_not_hammered() -> None:
     run(main())
 
 
+def test_healthy_connection_makes_the_next_delay_short_again() -> None:
+    class Highest(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return b
+
+    async def main() -> None:
+        states = States()
+        backoff = Backoff(initial_s=0.001, maximum_s=1, healthy_after_s=0, rng=Highest())
+        async with FakeTopic(*[header_then_close(1012)] * 4, three_and_the_end) as server:
+            messages = subscribe(server.url, on_state=states.append, backoff=backoff)
+            assert [m.data async for m in messages] == [1, 2, 3]
+        assert [s.retry_in_s for s in states if s.name == "reconnecting"] == [0.001] * 4
+
+    run(main())
+
+
 def test_refusals_while_the_server_comes_up_are_outlived() -> None:
     async def main() -> None:
         states = States()
@@ -400,6 +417,15 @@ def test_nothing_listens(host: str) -> None:
         assert str(caught.value) == f"nothing listens at http://{host}:{server.port}/t: start the server first"
 
     run(main())
+
+
+def test_refusal_at_every_address_of_a_name() -> None:
+    joined = (
+        f"Multiple exceptions: [Errno {errno.ECONNREFUSED}] ('::1', 1), [Errno {errno.ECONNREFUSED}] ('127.0.0.1', 1)"
+    )
+    assert link.is_refused(OSError(joined))
+    assert link.is_refused(ConnectionRefusedError())
+    assert not link.is_refused(OSError(errno.ENETUNREACH, "Network is unreachable"))
 
 
 def test_waiting_for_a_server_that_is_not_there_yet() -> None:
@@ -735,6 +761,25 @@ def test_aclose_ends_a_wait_between_two_attempts() -> None:
                 await asyncio.sleep(0.001)
             await messages.aclose()
             assert await task == "ended"
+
+    run(main())
+
+
+def test_closing_does_not_wait_behind_what_is_unread() -> None:
+    closed = []
+
+    async def script(socket: ServerConnection) -> None:
+        await Says(socket).header(0)
+        for offset in range(1, 100):
+            await Says(socket).message(offset)
+        await socket.wait_closed()
+        closed.append(socket.close_code)
+
+    async def main() -> None:
+        async with FakeTopic(script) as server:
+            async with subscribe(server.url) as messages:
+                await messages.next()
+        assert closed == [1000], "the goodbye was answered, the socket was not torn down after a second"
 
     run(main())
 

@@ -141,11 +141,23 @@ async def open_link(
 
 
 async def _close(socket: ClientConnection) -> None:
+    """The closing handshake, within ``CLOSE_S``. What is unread is read away: the peer's goodbye comes behind it."""
+    draining = asyncio.ensure_future(_drain(socket))
     try:
         await socket.close()
     except BaseException:
         socket.transport.abort()
         raise
+    finally:
+        draining.cancel()
+
+
+async def _drain(socket: ClientConnection) -> None:
+    from websockets.exceptions import ConcurrencyError, ConnectionClosed
+
+    with contextlib.suppress(ConnectionClosed, ConcurrencyError):
+        while True:
+            await socket.recv()
 
 
 def explain_close(closed: ConnectionClosed, target: Target) -> Cut:

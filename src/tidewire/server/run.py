@@ -41,9 +41,12 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that we listen when we do."""
         await super().startup(sockets=sockets)
-        if self.started and self._on_listening is not None and sockets:
-            scheme = "https" if self.config.is_ssl else "http"
-            self._on_listening(url_of(sockets[0], scheme))
+        if self.started and sockets:
+            url = url_of(sockets[0], "https" if self.config.is_ssl else "http")
+            if self._on_listening is None:
+                logger.info("Tidewire is listening on %s (Ctrl-C stops it)", url)
+            else:
+                self._on_listening(url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, drain, abort what is left of ours, then uvicorn's own way."""

@@ -192,6 +192,10 @@ class ProbeReader:
         event = await self._out.get()
         if event["type"] != "websocket.accept":
             await self._raise_refused(event)
+        # the opening says where it stands; a client that has not read it could not come back
+        event = await self._out.get()
+        if event["type"] == "websocket.send":
+            self._take(event)
 
     def _send(self, out: asyncio.Queue[Event]) -> Any:
         async def send(event: Event) -> None:
