@@ -13,6 +13,7 @@ from typing import Any
 from tidewire.hub.outbox import Batch, Outbox
 from tidewire.limits import Limits
 from tidewire.protocol.codes import shorten_reason
+from tidewire.wire import eager
 from tidewire.wire.asgi import Link, PeerGone
 
 GONE = 1006
@@ -54,6 +55,9 @@ class Connection:
         self._interrupted = False
         # nothing was written for the time of a heartbeat
         self._silent = False
+        # a write that was begun while the writer slept and has to wait, or the error it ended with
+        self._begun: eager.Begun | None = None
+        self._failure: Exception | None = None
 
     def end(self, verdict: Verdict) -> None:
         """Decide how it ends; the first decision stands. Never waits."""
@@ -95,12 +99,17 @@ class Connection:
         finally:
             self._writer = None
             self.outbox.close()
+            if self._begun is not None:
+                self._begun[0].close()
         await self._say_goodbye()
 
     async def _write_all(self) -> None:
         while self.verdict is None or not self.verdict.abrupt:
-            batch = self.outbox.take()
-            if batch is not None:
+            if self._failure is not None:
+                raise self._failure
+            if self._begun is not None:
+                await self._finish_begun(self._begun)
+            elif (batch := self.outbox.take()) is not None:
                 await self._write(batch)
                 self.outbox.done()
             elif self.verdict is not None:
@@ -120,6 +129,29 @@ class Connection:
         finally:
             self._writing = False
 
+    async def _finish_begun(self, begun: eager.Begun) -> None:
+        self._begun = None
+        try:
+            await eager.finish(begun)
+        finally:
+            self._writing = False
+        self.outbox.done()
+
+    def _write_at_once(self) -> bool:
+        """Write what waits without waking the writer; False when it must go on with it."""
+        assert self._writer is not None
+        while (batch := self.outbox.take()) is not None:
+            try:
+                self._begun = eager.begin(self._link.write(batch.items), self._writer)
+            except Exception as error:  # noqa: BLE001 - raised again by the writer, whose it is
+                self._failure = error
+                return False
+            if self._begun is not None:
+                self._writing = True
+                return False
+            self.outbox.done()
+        return self.outbox.idle
+
     async def _sleep(self) -> None:
         """Wait for something to write, or for the time of a heartbeat."""
         loop = asyncio.get_running_loop()
@@ -133,12 +165,17 @@ class Connection:
                 timer.cancel()
 
     def _on_silence(self) -> None:
-        self._silent = True
+        self._silent = self.outbox.idle
         self._wake()
 
     def _wake(self) -> None:
-        if self._sleeper is not None and not self._sleeper.done():
-            self._sleeper.set_result(None)
+        """Something can be written, or something was decided."""
+        sleeper = self._sleeper
+        if sleeper is None or sleeper.done():
+            return
+        if self.verdict is None and not self._silent and self._write_at_once():
+            return
+        sleeper.set_result(None)
 
     async def _say_goodbye(self) -> None:
         """Close as the verdict says; a peer that does not take it in time is dropped (CONTRACTS 8)."""
