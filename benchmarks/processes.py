@@ -82,9 +82,9 @@ class LineProcess:
 
     def log_tail(self, size_bytes: int = 3000) -> str:
         """The end of what it wrote to its standard error."""
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - size_bytes))
-        return self._log.read().decode(errors="replace")
+        file = self._log.fileno()
+        # pread: the process shares the file's position, and writes where it stands
+        return os.pread(file, size_bytes, max(0, os.fstat(file).st_size - size_bytes)).decode(errors="replace")
 
     def kill(self) -> None:
         """End it at once and free what belongs to it."""

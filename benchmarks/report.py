@@ -78,10 +78,12 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 # ------------------------------------------------------------------ numbers
 
 
-def _spread(values: Sequence[float], scale: float = 1, form: str = ",.0f", unit: str = "") -> str:
-    """Median, smallest, largest."""
+def _spread(
+    values: Sequence[float], scale: float = 1, form: str = ",.0f", unit: str = "", none: str = "none counted"
+) -> str:
+    """Median, smallest, largest; ``none`` where there is no value."""
     if not values:
-        return "none counted"
+        return none
     middle, low, high = (format(value / scale, form) for value in (median(values), min(values), max(values)))
     return f"{middle}{unit} ({low} to {high})"
 
@@ -213,12 +215,17 @@ def _rate_table(measurements: Sequence[Measurement]) -> str:
         mine = [m for m in _pick(measurements, contender=name) if "latency_ns" in m]
         arrived = [m for m in mine if m["latency_ns"]["count"]]
         row = [CONTENDERS[name].title]
-        row += [_spread([m["latency_ns"][q] for m in arrived], 1e6, ",.1f") for q in ("p50", "p99", "p999", "max")]
+        for quantile in ("p50", "p99", "p999", "max"):
+            values = [m["latency_ns"][quantile] for m in arrived]
+            row.append(_spread(values, 1e6, ",.1f", none="nothing arrived"))
         row.append(_spread([m["silence_max_s"] for m in mine], form=".2f", unit=" s"))
         row.append(_spread([m["delivered_share"] * 100 for m in mine], form=".1f", unit=" %"))
         row.append(_spread([m["core_share"] * 100 for m in mine], form=".0f", unit=" %"))
-        rows.append(row)
-    head = ("contender", "p50", "p99", "p99.9", "longest", "longest silence", "delivered", "of one core")
+        stayed = [m["stalled_still_connected"] for m in mine if "stalled_still_connected" in m]
+        rows.append([*row, f"connected in {sum(stayed)} of {len(stayed)}"] if stayed else row)
+    head = ["contender", "p50", "p99", "p99.9", "longest", "longest silence", "delivered", "of one core"]
+    if any("stalled_still_connected" in m for m in measurements):
+        head.append("stalled reader at the end")
     return _table(head, rows)
 
 

@@ -46,8 +46,8 @@ def _summary(result: dict[str, Any]) -> str:
 
 
 def _session(bench: Bench, contender: Contender, subscribers: int, seconds: float, stalled: int) -> dict[str, Any]:
-    # uvicorn closes a WebSocket that answers no ping after 40 s: wait that long for what a stall holds up.
-    grace_s = (3.0 if bench.quick else 60.0) if stalled else 5.0
+    # Longer than the 40 s after which uvicorn gives up a WebSocket that answers no ping.
+    grace_s = (3.0 if bench.quick else 45.0) if stalled else 5.0
     try:
         with bench.server(contender) as (server, meter), _stalled(bench, contender, server, stalled) as holder:
             options = {"connections": subscribers, "latency": True, "spin": bench.spin, "idle_timeout_s": grace_s}

@@ -19,8 +19,10 @@ Process = asyncio.subprocess.Process
 async def tidewire(*arguments: str, **options: Any) -> AsyncIterator[Process]:
     """``python -m tidewire ...`` as a process; killed at the end if it still runs."""
     pipes = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+    # as users have it: with a buffer between us and the pipe
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tidewire", *arguments, env=os.environ | {"TERM": "xterm"}, **(pipes | options)
+        sys.executable, "-m", "tidewire", *arguments, env=environment | {"TERM": "xterm"}, **(pipes | options)
     )
     try:
         yield process

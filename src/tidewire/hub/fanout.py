@@ -168,8 +168,7 @@ class Fanout:
             batch = subscription.reader.encode(fresh)
             if shared is not None:
                 shared[name] = batch
-        if subscription.reader.outbox.has_room(batch):
-            subscription.put(batch)
+        if subscription.offer(batch):
             self._stats.delivered += batch.count
         else:
             self.evict(subscription, Eviction.SLOW)
@@ -298,5 +297,5 @@ class Fanout:
         self._stats.evicted += 1
         if why is Eviction.SLOW:
             # at a shutdown what is queued still goes out; here it is the trouble
-            subscription.reader.outbox.discard(subscription)
+            subscription.outbox.discard(subscription)
         subscription.reader.evicted(subscription, why)

@@ -92,7 +92,7 @@ class Hub:
             self.flush()
             await asyncio.sleep(0)
             fanout = self._fanouts.get(topic)
-            if fanout is None or not any(sub.reader.outbox.under_pressure for sub in fanout.subscriptions):
+            if fanout is None or not any(sub.outbox.under_pressure for sub in fanout.subscriptions):
                 return
 
     async def finish(self, topic: str, policy: Policy, error: str | None) -> End:
@@ -111,13 +111,13 @@ class Hub:
             async with asyncio.timeout(timeout_s):
                 await self._wait_until_drained(fanout)
         except TimeoutError:
-            behind = sum(not subscription.reader.outbox.idle for subscription in fanout.subscriptions)
+            behind = sum(not subscription.outbox.idle for subscription in fanout.subscriptions)
             raise DrainTimeout(topic, behind, timeout_s) from None
 
     async def _wait_until_drained(self, fanout: Fanout) -> None:
         while True:
             self.flush()
-            waiting = [sub.reader.outbox for sub in fanout.subscriptions if not sub.reader.outbox.idle]
+            waiting = [sub.outbox for sub in fanout.subscriptions if not sub.outbox.idle]
             if not waiting and not fanout.pending:
                 return
             for outbox in waiting:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tidewire.hub.conflator import Conflator
-from tidewire.hub.outbox import Batch
+from tidewire.hub.outbox import Batch, Offered
 from tidewire.hub.subscription import Encode, Subscription
 from tidewire.protocol.message import Message
 from tidewire.protocol.position import Position, position_of
+
+WRITTEN, QUEUED = Offered.WRITTEN, Offered.QUEUED
 
 
 class StreamLane:
@@ -29,8 +31,12 @@ class StreamLane:
         batch = self._encode(messages)
         full = []
         for subscription in self.live:
-            if subscription.reader.outbox.has_room(batch):
-                subscription.put(batch)
+            # spelled out: this is the one loop that runs for every reader of every flush
+            offered = subscription.outbox.offer(batch, subscription)
+            if offered is WRITTEN:
+                subscription.sent = batch.position
+            elif offered is QUEUED:
+                subscription.outstanding += 1
             else:
                 full.append(subscription)
         return batch, full
@@ -38,7 +44,7 @@ class StreamLane:
 
 def make_room(subscription: Subscription, batch: Batch) -> int:
     """The overflow rule of ``Signal``: the oldest goes, then ``batch`` is queued. Returns messages dropped."""
-    outbox = subscription.reader.outbox
+    outbox = subscription.outbox
     dropped = 0
     while not outbox.has_room(batch):
         count = outbox.drop_oldest(subscription)
@@ -92,7 +98,7 @@ class ConflatedLane:
         conflator = subscription.conflator = Conflator()
         conflator.load(snapshot, seen)
         self._lagging[subscription] = conflator
-        subscription.reader.outbox.pull_from(subscription)
+        subscription.outbox.pull_from(subscription)
 
     def leave(self, subscription: Subscription) -> None:
         """The reader is gone."""
@@ -116,8 +122,7 @@ class ConflatedLane:
         batch = self._encode(messages)
         count = 0
         for subscription in list(self._live):
-            if subscription.outstanding < 2 and subscription.reader.outbox.has_room(batch):
-                subscription.put(batch)
+            if subscription.outstanding < 2 and subscription.offer(batch):
                 count += batch.count
             else:
                 self._begin_to_lag(subscription, messages)
@@ -140,7 +145,7 @@ class ConflatedLane:
     def _give(self, subscription: Subscription, conflator: Conflator, messages: list[Message]) -> None:
         conflator.hold(messages)
         conflator.release()
-        subscription.reader.outbox.pull_from(subscription)
+        subscription.outbox.pull_from(subscription)
 
     def _settle(self, oldest_pending: Position) -> None:
         """Let readers that have taken everything up to this flush share batches again."""

@@ -8,6 +8,7 @@ never fills it, its values wait in their conflator and are pulled when there is 
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,19 @@ class Source(Protocol):
         """``batch`` has left for the socket."""
 
 
+class Offered(enum.Enum):
+    """What became of a batch that was offered."""
+
+    WRITTEN = "written"
+    QUEUED = "queued"
+    FULL = "full"
+
+
+WriteNow = Callable[[Batch], bool | None]
+"""Write a batch on an idle connection: True when it is done, False when it is begun and the writer goes on with
+it, None when nothing was done because the writer is busy."""
+
+
 class Outbox:
     """One connection's queue. ``wake`` is called when it turns from idle to having something.
 
@@ -55,15 +69,19 @@ class Outbox:
         "_queue",
         "_sealed",
         "_wake",
+        "_write_now",
         "closed",
         "count",
         "size_bytes",
     )
 
-    def __init__(self, *, bytes_max: int, messages_max: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, *, bytes_max: int, messages_max: int, wake: Callable[[], None], write_now: WriteNow | None = None
+    ) -> None:
         self._bytes_max = bytes_max
         self._messages_max = messages_max
         self._wake = wake
+        self._write_now = write_now
         self._queue: deque[tuple[Batch, Source | None]] = deque()
         # taken by the writer and not yet written
         self._in_flight: tuple[Batch, Source | None] | None = None
@@ -94,16 +112,38 @@ class Outbox:
             return True
         return self.size_bytes + batch.size_bytes <= self._bytes_max and self.count + batch.count <= self._messages_max
 
+    def offer(self, batch: Batch, source: Source) -> Offered:
+        """Write ``batch`` at once where the connection is idle, else queue it where it fits.
+
+        When it is ``FULL`` nothing has happened: the policy decides what does.
+        """
+        if self._write_now is not None and not (self._queue or self._in_flight or self._dirty_sources or self._sealed):
+            written = self._write_now(batch)
+            if written:
+                return Offered.WRITTEN
+            if written is not None:
+                # begun, and the writer goes on with it
+                self._in_flight = (batch, source)
+                self._count(batch)
+                return Offered.QUEUED
+        elif not self.has_room(batch):
+            return Offered.FULL
+        self.put(batch, source)
+        return Offered.QUEUED
+
     def put(self, batch: Batch, source: Source | None = None) -> None:
-        """Queue ``batch``. Call ``has_room`` first: what happens without room is the policy's decision."""
+        """Queue ``batch`` whether or not there is room: the words of a dialect, and what was made room for."""
         if self._sealed:
             return
         was_idle = self.idle
         self._queue.append((batch, source))
-        self.size_bytes += batch.size_bytes
-        self.count += batch.count
+        self._count(batch)
         if was_idle:
             self._wake()
+
+    def _count(self, batch: Batch) -> None:
+        self.size_bytes += batch.size_bytes
+        self.count += batch.count
 
     def pull_from(self, source: Source) -> None:
         """Ask ``source`` for batches once everything queued has gone."""
@@ -141,8 +181,7 @@ class Outbox:
             batch = source.pull()
             if batch is not None:
                 self._dirty_sources.rotate(-1)
-                self.size_bytes += batch.size_bytes
-                self.count += batch.count
+                self._count(batch)
                 return batch, source
             self._dirty_sources.popleft()
         return None

@@ -109,7 +109,7 @@ async def _drained(fanout: Fanout, subscription: Subscription) -> None:
     """Wait until the reader took what it has; one that takes nothing for long is given up."""
     try:
         async with asyncio.timeout(ABANDONED_AFTER_S):
-            await subscription.reader.outbox.drained()
+            await subscription.outbox.drained()
     except TimeoutError:
         fanout.evict(subscription, Eviction.SLOW)
     _still_there(subscription)
@@ -167,7 +167,7 @@ async def begin_latest(
     if subscription.conflator is not None:
         subscription.conflator.hold(buffered)
         subscription.conflator.release()
-        subscription.reader.outbox.pull_from(subscription)
+        subscription.outbox.pull_from(subscription)
     fanout.end_if_over(subscription, history.end)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tidewire.hub.conflator import Conflator
-from tidewire.hub.outbox import Batch, Outbox
+from tidewire.hub.outbox import Batch, Offered, Outbox
 from tidewire.protocol.message import End, Message
 from tidewire.protocol.position import Position
 
@@ -82,11 +82,25 @@ class Reader(Protocol):
 class Subscription:
     """One reader on one topic. The hub moves it; readers only look."""
 
-    __slots__ = ("at", "buffer", "buffer_full", "conflator", "outstanding", "rate", "reader", "sent", "state", "topic")
+    __slots__ = (
+        "at",
+        "buffer",
+        "buffer_full",
+        "conflator",
+        "outbox",
+        "outstanding",
+        "rate",
+        "reader",
+        "sent",
+        "state",
+        "topic",
+    )
 
     def __init__(self, topic: str, reader: Reader, rate: float | None = None) -> None:
         self.topic = topic
         self.reader = reader
+        # the reader's, looked up once
+        self.outbox = reader.outbox
         self.state = State.CATCHING_UP
         # flushes per second this reader gets at most; only Latest topics have one
         self.rate = rate
@@ -106,10 +120,19 @@ class Subscription:
         """Whether this reader's state is of ``epoch`` already (a reader that holds values back knows)."""
         return self.conflator is not None and self.conflator.seen.epoch == epoch
 
+    def offer(self, batch: Batch) -> bool:
+        """Write or queue ``batch``; False when the connection has no room for it."""
+        offered = self.outbox.offer(batch, self)
+        if offered is Offered.WRITTEN:
+            self.sent = batch.position or self.sent
+        elif offered is Offered.QUEUED:
+            self.outstanding += 1
+        return offered is not Offered.FULL
+
     def put(self, batch: Batch) -> None:
-        """Queue ``batch`` on the connection."""
+        """Queue ``batch`` on the connection, which has been seen to have room."""
         self.outstanding += 1
-        self.reader.outbox.put(batch, self)
+        self.outbox.put(batch, self)
 
     def pull(self) -> Batch | None:
         """Give the outbox the next values that were held back."""

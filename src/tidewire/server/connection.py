@@ -44,7 +44,10 @@ class Connection:
         self._limits = limits
         self._heartbeat = heartbeat
         self.outbox = Outbox(
-            bytes_max=limits.outbox_bytes_max, messages_max=limits.outbox_messages_max, wake=self._wake
+            bytes_max=limits.outbox_bytes_max,
+            messages_max=limits.outbox_messages_max,
+            wake=self._wake,
+            write_now=self._write_now,
         )
         self.verdict: Verdict | None = None
         # what the idle writer sleeps on
@@ -137,20 +140,20 @@ class Connection:
             self._writing = False
         self.outbox.done()
 
-    def _write_at_once(self) -> bool:
-        """Write what waits without waking the writer; False when it must go on with it."""
-        assert self._writer is not None
-        while (batch := self.outbox.take()) is not None:
-            try:
-                self._begun = eager.begin(self._link.write(batch.items), self._writer)
-            except Exception as error:  # noqa: BLE001 - raised again by the writer, whose it is
-                self._failure = error
-                return False
-            if self._begun is not None:
-                self._writing = True
-                return False
-            self.outbox.done()
-        return self.outbox.idle
+    def _write_now(self, batch: Batch) -> bool | None:
+        """Write ``batch`` without waking the sleeping writer (``hub.outbox.WriteNow``)."""
+        sleeper = self._sleeper
+        if sleeper is None or sleeper.done() or self._writer is None or self.verdict is not None or self._silent:
+            return None
+        try:
+            self._begun = eager.begin(self._link.write(batch.items), self._writer)
+        except Exception as error:  # noqa: BLE001 - raised again by the writer, whose it is
+            self._failure = error
+        if self._begun is None and self._failure is None:
+            return True
+        self._writing = True
+        sleeper.set_result(None)
+        return False
 
     async def _sleep(self) -> None:
         """Wait for something to write, or for the time of a heartbeat."""
@@ -170,12 +173,8 @@ class Connection:
 
     def _wake(self) -> None:
         """Something can be written, or something was decided."""
-        sleeper = self._sleeper
-        if sleeper is None or sleeper.done():
-            return
-        if self.verdict is None and not self._silent and self._write_at_once():
-            return
-        sleeper.set_result(None)
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
 
     async def _say_goodbye(self) -> None:
         """Close as the verdict says; a peer that does not take it in time is dropped (CONTRACTS 8)."""

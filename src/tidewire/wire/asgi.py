@@ -65,30 +65,39 @@ class _ServerLink:
         pending = self._extension.get("pending_bytes")
         return 0 if pending is None else int(pending())
 
-    async def _deliver(self, events: Iterable[Event]) -> None:
-        send = self._send
+    async def _deliver(self, event: Event) -> None:
         try:
-            for event in events:
-                await send(event)
-        except (OSError, RuntimeError) as error:
-            # servers raise OSError (ASGI, "send to a disconnected client"), frameworks RuntimeError after a close
-            raise PeerGone from error
+            await self._send(event)
         except Exception as error:
-            if type(error).__name__ in _DISCONNECTS:
-                raise PeerGone from error
+            _raise_gone(error)
             raise
+
+
+def _raise_gone(error: Exception) -> None:
+    """Turn what servers and frameworks raise for a peer that is gone into ``PeerGone``.
+
+    Servers raise OSError (ASGI, "send to a disconnected client"), frameworks RuntimeError after a close.
+    """
+    if isinstance(error, OSError | RuntimeError) or type(error).__name__ in _DISCONNECTS:
+        raise PeerGone from error
 
 
 class WebSocketLink(_ServerLink):
     """Items are ready ASGI ``websocket.send`` events, shared by all readers of a batch: one send each."""
 
     async def write(self, items: Iterable[Event]) -> None:
-        """Send each event."""
-        await self._deliver(items)
+        """Send each event; spelled out, because every delivery goes through here."""
+        send = self._send
+        try:
+            for event in items:
+                await send(event)
+        except Exception as error:
+            _raise_gone(error)
+            raise
 
     async def close(self, code: int, reason: str) -> None:
         """Send the close frame."""
-        await self._deliver([{"type": "websocket.close", "code": code, "reason": reason}])
+        await self._deliver({"type": "websocket.close", "code": code, "reason": reason})
 
 
 class StreamLink(_ServerLink):
@@ -96,12 +105,12 @@ class StreamLink(_ServerLink):
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of the response."""
-        await self._deliver([{"type": "http.response.start", "status": status, "headers": headers}])
+        await self._deliver({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, items: Iterable[bytes]) -> None:
         """Send the joined bytes."""
-        await self._deliver([{"type": "http.response.body", "body": b"".join(items), "more_body": True}])
+        await self._deliver({"type": "http.response.body", "body": b"".join(items), "more_body": True})
 
     async def close(self, code: int, reason: str) -> None:
         """End the body; code and reason have no place in HTTP."""
-        await self._deliver([{"type": "http.response.body", "body": b"", "more_body": False}])
+        await self._deliver({"type": "http.response.body", "body": b"", "more_body": False})

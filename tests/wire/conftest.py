@@ -1,0 +1,60 @@
+"""Servers that all tests of this folder share. Each test gets them empty and must leave them so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.wire.servers import Server, serving
+
+SMALL = {"outbox_bytes_max": 256 * 1024, "evict_drain_s": 0.2, "message_bytes_max": 64 * 1024}
+OPTIONS = {"ws_max_size": 128 * 1024}
+
+
+@pytest.fixture(scope="session")
+def _ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("ours"), "ours", limits=SMALL, options=OPTIONS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("stock"), "stock", limits=SMALL, options=OPTIONS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(
+        tmp_path_factory.mktemp("hasty"),
+        "ours",
+        limits={"evict_drain_s": 0.2, "body_timeout_s": 0.5},
+        options={"ws_ping_interval": 0.3, "ws_ping_timeout": 0.3},
+        constants={"HEAD_DEADLINE_S": 0.5},
+    ) as server:
+        yield server
+
+
+def _leave_clean(server: Server) -> Iterator[Server]:
+    server.new_log()
+    yield server
+    server.check_clean()
+
+
+@pytest.fixture
+def ours(_ours: Server) -> Iterator[Server]:
+    """The application on ``tidewire.run``, with small limits."""
+    yield from _leave_clean(_ours)
+
+
+@pytest.fixture
+def stock(_stock: Server) -> Iterator[Server]:
+    """The same on uvicorn with its own classes."""
+    yield from _leave_clean(_stock)
+
+
+@pytest.fixture
+def hasty(_hasty: Server) -> Iterator[Server]:
+    """The application on ``tidewire.run``, with deadlines of half a second."""
+    yield from _leave_clean(_hasty)
