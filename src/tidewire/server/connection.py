@@ -14,7 +14,7 @@ from tidewire.hub.outbox import Batch, Outbox
 from tidewire.limits import Limits
 from tidewire.protocol.codes import shorten_reason
 from tidewire.wire import eager
-from tidewire.wire.asgi import Link, PeerGone
+from tidewire.wire.asgi import Link, means_gone
 
 GONE = 1006
 """RFC 6455 7.4.1: never on the wire; the peer has closed without a word, or there is none to hear one."""
@@ -94,7 +94,9 @@ class Connection:
         self._writer = asyncio.current_task()
         try:
             await self._write_all()
-        except PeerGone:
+        except Exception as error:
+            if not means_gone(error):
+                raise
             self.verdict = Verdict(GONE)
         except asyncio.CancelledError:
             if not self._interrupted or self._writer is None or self._writer.uncancel() > 0:
@@ -192,6 +194,8 @@ class Connection:
                     return
         except TimeoutError:
             pass
-        except PeerGone:
+        except Exception as error:
+            if not means_gone(error):
+                raise
             return
         self._link.abort()

@@ -24,7 +24,7 @@ from tidewire.server.gate import Declaration, Operation, Refusal
 from tidewire.server.publisher import decode, frame_kind
 from tidewire.server.readers import BareReader, EventReader, PositionsReader
 from tidewire.server.site import Site, parse_rate, parse_since_of
-from tidewire.wire.asgi import PeerGone, StreamLink, WebSocketLink
+from tidewire.wire.asgi import StreamLink, WebSocketLink, means_gone
 
 logger = logging.getLogger("tidewire.server")
 
@@ -237,7 +237,9 @@ class EventStream(Response):
         connection = Connection(link, self._site.limits, heartbeat=_HEARTBEAT)
         try:
             await link.begin(self.status_code, list(self.raw_headers))
-        except PeerGone:
+        except Exception as error:
+            if not means_gone(error):
+                raise
             return
         reader = EventReader(connection, self._site.rng)
 

@@ -7,13 +7,14 @@ transport holds back. Without it an application cannot abort: it can only return
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from typing import Any, Protocol
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
+CoroutineSend = Callable[[Event], Coroutine[Any, Any, None]]
 
 EXTENSION = "tidewire"
 # what frameworks and servers raise for a peer that is gone, where it is no OSError; known by name, because
@@ -21,18 +22,14 @@ EXTENSION = "tidewire"
 _DISCONNECTS = frozenset({"WebSocketDisconnect", "ClientDisconnected"})
 
 
-class PeerGone(Exception):
-    """The peer, or the server under us, has closed the connection."""
-
-
 class Link(Protocol):
-    """What a connection needs of the wire: four verbs."""
+    """What a connection needs of the wire: four verbs. What the first two raise, ``means_gone`` judges."""
 
-    async def write(self, items: Iterable[Any]) -> None:
-        """Write the items of one batch; returns when the wire has taken them. Raises ``PeerGone``."""
+    def write(self, items: Sequence[Any]) -> Coroutine[Any, Any, None]:
+        """Write the items of one batch; finishes when the wire has taken them."""
 
     async def close(self, code: int, reason: str) -> None:
-        """Say goodbye in the words of the wire. May wait for a reader; give it a deadline. Raises ``PeerGone``."""
+        """Say goodbye in the words of the wire. May wait for a reader; give it a deadline."""
 
     def abort(self) -> bool:
         """Drop the connection at once; False where the server offers no way."""
@@ -65,39 +62,33 @@ class _ServerLink:
         pending = self._extension.get("pending_bytes")
         return 0 if pending is None else int(pending())
 
-    async def _deliver(self, event: Event) -> None:
-        try:
-            await self._send(event)
-        except Exception as error:
-            _raise_gone(error)
-            raise
 
-
-def _raise_gone(error: Exception) -> None:
-    """Turn what servers and frameworks raise for a peer that is gone into ``PeerGone``.
+def means_gone(error: Exception) -> bool:
+    """Whether ``error``, raised by a send, says that the peer is gone.
 
     Servers raise OSError (ASGI, "send to a disconnected client"), frameworks RuntimeError after a close.
     """
-    if isinstance(error, OSError | RuntimeError) or type(error).__name__ in _DISCONNECTS:
-        raise PeerGone from error
+    return isinstance(error, OSError | RuntimeError) or type(error).__name__ in _DISCONNECTS
 
 
 class WebSocketLink(_ServerLink):
     """Items are ready ASGI ``websocket.send`` events, shared by all readers of a batch: one send each."""
 
-    async def write(self, items: Iterable[Event]) -> None:
-        """Send each event; spelled out, because every delivery goes through here."""
-        send = self._send
-        try:
-            for event in items:
-                await send(event)
-        except Exception as error:
-            _raise_gone(error)
-            raise
+    def __init__(self, scope: Scope, send: CoroutineSend) -> None:
+        super().__init__(scope, send)
+        self._send_event = send
+
+    def write(self, items: Sequence[Event]) -> Coroutine[Any, Any, None]:
+        """Send each event. One alone is the framework's own coroutine: every delivery goes through here."""
+        return self._send_event(items[0]) if len(items) == 1 else self._send_each(items)
+
+    async def _send_each(self, items: Sequence[Event]) -> None:
+        for event in items:
+            await self._send_event(event)
 
     async def close(self, code: int, reason: str) -> None:
         """Send the close frame."""
-        await self._deliver({"type": "websocket.close", "code": code, "reason": reason})
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 class StreamLink(_ServerLink):
@@ -105,12 +96,12 @@ class StreamLink(_ServerLink):
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of the response."""
-        await self._deliver({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def write(self, items: Iterable[bytes]) -> None:
+    async def write(self, items: Sequence[bytes]) -> None:
         """Send the joined bytes."""
-        await self._deliver({"type": "http.response.body", "body": b"".join(items), "more_body": True})
+        await self._send({"type": "http.response.body", "body": b"".join(items), "more_body": True})
 
     async def close(self, code: int, reason: str) -> None:
         """End the body; code and reason have no place in HTTP."""
-        await self._deliver({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -3,7 +3,8 @@
 Small subclasses of uvicorn's own. They add what an ASGI application cannot do for itself (CONTRACTS 8, 10):
 
 * the scope extension ``tidewire`` (see ``wire.asgi``): abort a connection, see what the transport holds back;
-* caps on the head of a request: bytes, and a deadline from its first byte to its last;
+* caps on the head of a request: bytes, and a deadline from its first byte to its last; no trailers;
+* an answer to a handshake that ``websockets`` does not parse;
 * an abort, not a polite close, for a peer that answers no ping;
 * bounds on pongs nobody reads and on fragments without an end.
 """
@@ -17,24 +18,37 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from tidewire import limits
 from tidewire.wire.asgi import EXTENSION
 
+_BAD_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 # SO_LINGER on with zero seconds: the kernel drops its send buffer and sends RST instead of lingering in FIN_WAIT1
 _DROP_AT_ONCE = struct.pack("ii", 1, 0)
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """A whole unmasked frame: ``first`` is FIN and opcode, then the length in its shortest form (RFC 6455 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return struct.pack("!BBH", first, 126, size) + payload
+    return struct.pack("!BBQ", first, 127, size) + payload
 
 
 def abort_transport(transport: asyncio.Transport) -> None:
     """Drop the connection and everything buffered for it, in this process and in the kernel."""
     sock = transport.get_extra_info("socket")
-    if sock is not None and not transport.is_closing():
-        # an error means that the kernel has closed it already: there is nothing left to drop
-        with contextlib.suppress(OSError):
+    if sock is not None:
+        # an error means that it is closed already (ValueError: uvloop's word for that): there is nothing left to drop
+        with contextlib.suppress(OSError, ValueError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP_AT_ONCE)
     transport.abort()
 
@@ -47,26 +61,89 @@ def _watch_for_vanished_peer(transport: asyncio.BaseTransport) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, int(limits.ABANDONED_AFTER_S * 1000))
 
 
-def _extension(transport: asyncio.Transport) -> dict[str, Callable[[], Any]]:
-    return {
-        "abort": lambda: abort_transport(transport),
-        "pending_bytes": lambda: 0 if transport.is_closing() else transport.get_write_buffer_size(),
-    }
+class _Droppable(asyncio.Protocol):
+    """What both protocols offer the application as the scope extension."""
+
+    transport: asyncio.Transport
+    # a transport that is closing may still hold what nobody reads; one that is lost does not
+    _lost = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is pending any more."""
+        self._lost = True
+        super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        if not self._lost:
+            abort_transport(self.transport)
+
+    def pending_bytes(self) -> int:
+        """What the transport holds back."""
+        return 0 if self._lost else self.transport.get_write_buffer_size()
+
+    def extension(self) -> dict[str, Callable[[], Any]]:
+        """See ``wire.asgi``."""
+        return {"abort": self.abort, "pending_bytes": self.pending_bytes}
 
 
-class Protocol(WebSocketsSansIOProtocol):
+class Protocol(_Droppable, WebSocketsSansIOProtocol):
     """The ``ws=`` class: uvicorn's own on ``websockets``' sans-I/O core, with the bounds above."""
+
+    # pongs that wait for a peer that does not read
+    _unread_pongs_bytes = 0
 
     def handle_connect(self, event: Request) -> None:
         """Add the extension before the application sees the scope; its task has not begun to run yet."""
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions: dict[str, Any] = self.scope["extensions"]
-            extensions[EXTENSION] = _extension(self.transport)
+            extensions[EXTENSION] = self.extension()
+
+    def data_received(self, data: bytes) -> None:
+        """A handshake that ``websockets`` does not parse is no event, so uvicorn never answers it."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.handshake_initiated = True
+            self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_HANDSHAKE)
+            self.transport.close()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """A message on an open connection needs no state machine: two bytes of header and the payload (RFC 6455 5.2).
+
+        Everything else, the handshake, closing, compression, is uvicorn's own.
+        """
+        if message["type"] != "websocket.send" or not self._is_plainly_open():
+            await super().send(message)
+            return
+        if not self.writable.is_set():
+            await self.writable.wait()
+            if not self._is_plainly_open():
+                await super().send(message)
+                return
+        text = message.get("text")
+        if text is not None:
+            self.transport.write(frame(0x81, text.encode()))
+        else:
+            self.transport.write(frame(0x82, message.get("bytes") or b""))
+
+    def _is_plainly_open(self) -> bool:
+        return (
+            self.handshake_complete
+            and not self.close_sent
+            and not self.disconnected
+            and self.initial_response is None
+            and self.conn.state is State.OPEN
+            and not self.conn.extensions
+        )
 
     def handle_cont(self, event: Frame) -> None:
         """A message in endless small fragments costs far more memory than its bytes (RFC 6455 10.4)."""
+        if self.close_sent:
+            # what else came in the same read
+            return
         if len(self.frames) >= limits.FRAGMENTS_MAX:
+            self.frames = []
             self.conn.fail(1009, f"a message of more than {limits.FRAGMENTS_MAX} fragments")
             self.handle_parser_exception()
             return
@@ -74,66 +151,76 @@ class Protocol(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         """A peer that pings and does not read makes us store its pongs (RFC 6455 5.5.2)."""
+        before = self.transport.get_write_buffer_size()
         super().handle_ping()
-        if self.transport.get_write_buffer_size() > limits.UNREAD_PONGS_BYTES_MAX:
+        # only pongs count: a slow reader of large messages may ping as well
+        stored = self.transport.get_write_buffer_size() - before
+        self._unread_pongs_bytes = 0 if self.writable.is_set() else self._unread_pongs_bytes + stored
+        if self._unread_pongs_bytes > limits.UNREAD_PONGS_BYTES_MAX:
             self.abort()
 
     def keepalive_timeout(self) -> None:
-        """No pong: a close would wait for a flush that never comes."""
+        """No pong: a close would wait for a flush that never comes. What uvicorn does then is tidy up."""
+        if not self.close_sent:
+            self.abort()
         super().keepalive_timeout()
-        self.abort()
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
-        abort_transport(self.transport)
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(_Droppable, HttpToolsProtocol):
     """The ``http=`` class: uvicorn's own on httptools, with a cap and a deadline on the head of each request."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # whether the bytes that come now belong to the head of a request
+        # the bytes that come now belong to the head of a request, or would begin one
         self._in_head = True
-        self._head_bytes = 0
-        self._head_deadline: asyncio.TimerHandle | None = None
-        # the connection has been refused: whatever else it sends is not read
-        self._refused = False
+        # bytes that came since a head, a part of a body or a whole message was complete, and how often one was
+        self._idle_bytes = 0
+        self._progress = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        # refused, or handed over to the WebSocket protocol: whatever else comes is not read here
+        self._finished = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that sends nothing has the same deadline as one that never ends its head."""
         super().connection_made(transport)
         _watch_for_vanished_peer(transport)
-        self._arm_head_deadline()
+        self._arm_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing to wait for any more."""
-        self._disarm_head_deadline()
+        self._disarm_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the raw bytes of the head: counting complete headers misses one that never ends."""
-        if self._refused:
+        """Count raw bytes that complete nothing: counting complete headers misses one that never ends."""
+        if self._finished:
             return
         if self._in_head:
-            self._arm_head_deadline()
+            self._arm_deadline()
+        progress = self._progress
         super().data_received(data)
-        if self._in_head and not self._refused:
-            self._head_bytes += len(data)
-            if self._head_bytes > limits.HEAD_BYTES_MAX:
-                self._refuse_head()
+        self._idle_bytes = self._idle_bytes + len(data) if self._progress == progress else 0
+        if self._idle_bytes > limits.HEAD_BYTES_MAX:
+            self._refuse_head()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: _extension(self.transport)}  # type: ignore[dict-item]
+        self.scope["extensions"] = {EXTENSION: self.extension()}  # type: ignore[dict-item]
         self._in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Not trailers: uvicorn would add them to the headers, behind the back of whoever has checked those."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is whole: it may still be too large, when it came in one piece."""
+        if self._finished:
+            return
         self._in_head = False
-        self._head_bytes = 0
-        self._disarm_head_deadline()
+        self._progress += 1
+        self._disarm_deadline()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > limits.HEAD_BYTES_MAX:
             self._refuse_head()
@@ -142,41 +229,57 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Not of a request that was refused."""
-        if not self._refused:
+        self._progress += 1
+        if not self._finished:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Not of a request that was refused."""
-        if not self._refused:
-            super().on_message_complete()
+        """What comes next is a head again."""
+        if self._finished:
+            return
+        super().on_message_complete()
+        self._in_head = True
+        self._progress += 1
+        self._disarm_deadline()
+        if self._answered():
+            # it was answered before its body had come, and uvicorn's timer for idle connections has stopped since
+            self._arm_deadline()
 
     def on_response_complete(self) -> None:
-        """Kept alive: what comes next is a head again."""
+        """The rest of a body that nobody waits for any more has the time of a head."""
         super().on_response_complete()
-        if not self.pipeline:
-            self._in_head = True
+        if self._answered() and not self._in_head:
+            self._arm_deadline()
 
     def handle_websocket_upgrade(self) -> None:
         """From here on the bytes are frames."""
-        self._disarm_head_deadline()
+        if self._finished:
+            return
+        self._finished = True
+        self._disarm_deadline()
         super().handle_websocket_upgrade()
 
-    def abort(self) -> None:
-        """Drop the connection at once."""
-        abort_transport(self.transport)
+    def _answered(self) -> bool:
+        """Whether the request that came last has its whole response, or there was none."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
 
-    def _arm_head_deadline(self) -> None:
-        if self._head_deadline is None:
-            self._head_deadline = self.loop.call_later(limits.HEAD_DEADLINE_S, self._on_head_deadline)
+    def _arm_deadline(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(limits.HEAD_DEADLINE_S, self._on_deadline)
 
-    def _disarm_head_deadline(self) -> None:
-        if self._head_deadline is not None:
-            self._head_deadline.cancel()
-            self._head_deadline = None
+    def _disarm_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
-    def _on_head_deadline(self) -> None:
-        self._head_deadline = None
-        self._refuse(b"408 Request Timeout", f"the head of a request has {limits.HEAD_DEADLINE_S:g} s to arrive")
+    def _on_deadline(self) -> None:
+        self._deadline = None
+        if self._in_head:
+            sentence = f"the head of a request has {limits.HEAD_DEADLINE_S:g} s to arrive"
+            self._refuse(b"408 Request Timeout", sentence)
+        else:
+            self.abort()
 
     def _refuse_head(self) -> None:
         self._refuse(
@@ -185,8 +288,12 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def _refuse(self, status: bytes, sentence: str) -> None:
-        self._refused = True
-        self._disarm_head_deadline()
+        self._finished = True
+        self._disarm_deadline()
+        if not self._answered():
+            # words of ours would land inside of a response
+            self.abort()
+            return
         if self.transport.is_closing():
             return
         body = sentence.encode() + b"\n"
