@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tidewire.app import Live, Topic
-    from tidewire.client.publish import publish
-    from tidewire.client.topic import Received, Subscription, subscribe
+    from tidewire.client.errors import (
+        BadURL,
+        Disconnected,
+        NoAnswer,
+        NotATopic,
+        NothingListens,
+        Refused,
+        TopicFailed,
+    )
+    from tidewire.client.publish import Publisher, publish
+    from tidewire.client.resume import Gap, Received
+    from tidewire.client.topic import State, Subscription, subscribe
     from tidewire.errors import (
         AddressInUse,
         BadPayload,
@@ -39,8 +49,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "app": ("Live", "Topic"),
-    "client.publish": ("publish",),
-    "client.topic": ("Received", "Subscription", "subscribe"),
+    "client.errors": ("BadURL", "Disconnected", "NoAnswer", "NotATopic", "NothingListens", "Refused", "TopicFailed"),
+    "client.publish": ("Publisher", "publish"),
+    "client.resume": ("Gap", "Received"),
+    "client.topic": ("State", "Subscription", "subscribe"),
     "errors": (
         "AddressInUse", "BadPayload", "BadPosition", "BadTopic", "ClientError", "DeclarationError", "Deny",
         "DrainTimeout", "NotRunning", "PublishQueueFull", "SeveralProcesses", "TidewireError", "TooLarge",
@@ -58,25 +70,35 @@ __all__ = [
     "BadPayload",
     "BadPosition",
     "BadTopic",
+    "BadURL",
     "ClientError",
     "DeclarationError",
     "Deny",
+    "Disconnected",
     "DrainTimeout",
+    "Gap",
     "Latest",
     "Limits",
     "Live",
     "Log",
+    "NoAnswer",
+    "NotATopic",
     "NotRunning",
+    "NothingListens",
     "Operation",
     "PublishQueueFull",
+    "Publisher",
     "Received",
+    "Refused",
     "SeveralProcesses",
     "Signal",
+    "State",
     "Subscription",
     "TidewireError",
     "TooLarge",
     "TooManyTopics",
     "Topic",
+    "TopicFailed",
     "TopicFinished",
     "UnknownTopic",
     "publish",

@@ -23,6 +23,7 @@
         ├── NothingListens      nobody answers at the address
         ├── NoAnswer            the server accepted and then kept silent
         ├── NotATopic           the URL answers, but not as a Tidewire topic
+        ├── Disconnected        the line was lost and no further attempt is made
         └── TopicFailed         the topic was finished with an error
 
 Each says in one sentence what happened and what to do; facts are attributes.

@@ -130,6 +130,13 @@ def add_extension(app: FastAPI) -> None:
         await websocket.receive()
         extension["abort"]()
 
+    @app.websocket("/stuck")
+    async def stuck(websocket: WebSocket) -> None:
+        """Send more than any socket takes."""
+        await websocket.accept()
+        await websocket.send_bytes(bytes(32 * limits.MIB))
+        await websocket.receive()
+
     @app.get("/extension/abort")
     async def abort_stream(request: Request) -> StreamingResponse:
         extension = request.scope["extensions"][EXTENSION]

@@ -35,7 +35,9 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 class Server:
     """One server process. ``log`` is all that it and its libraries have written."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, *, is_stock: bool) -> None:
+        # uvicorn with its own classes
+        self.is_stock = is_stock
         self.process = process
         self._log = log
         self._seen = 0
@@ -117,7 +119,7 @@ def serving(folder: Path, flavour: str, **settings: Any) -> Iterator[Server]:
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Server(process, log)
+        yield Server(process, log, is_stock=flavour == "stock")
     finally:
         if process.poll() is None:
             process.kill()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from tidewire.brokers.base import History
@@ -176,6 +177,9 @@ async def post_topic(site: Site, request: Request) -> Response:
         return await _publish(site, topic, declaration, drafts, headers)
     except (TidewireError, TimeoutError) as error:
         return refuse(_explain(error), headers)
+    except ClientDisconnect:
+        # gone in the middle of its body: nothing is published, and nobody reads this answer
+        return Response(status_code=400, headers=headers)
 
 
 def _explain(error: Exception) -> Refusal:

@@ -149,6 +149,19 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
             return
         super().handle_cont(event)
 
+    def send_receive_event_to_app(self) -> None:
+        """Text that is not UTF-8 gets a reason, and no traceback of ours in the log (RFC 6455 8.1)."""
+        if self.curr_msg_data_type == "text":
+            self.frames = [b"".join(self.frames)]
+            try:
+                self.frames[0].decode()
+            except UnicodeDecodeError as error:
+                self.frames = []
+                self.conn.fail(1007, f"text that is not UTF-8: {error.reason} at byte {error.start}")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
+
     def handle_ping(self) -> None:
         """A peer that pings and does not read makes us store its pongs (RFC 6455 5.5.2)."""
         before = self.transport.get_write_buffer_size()
