@@ -174,7 +174,11 @@ class Live:
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[Mapping[str, Any]]:
-        """Start and stop. The router brings it along; pass it to plain Starlette yourself."""
+        """Start and stop. The router brings it along.
+
+        In plain Starlette, whose mounted applications have no lifespan of their own, say it yourself: mount a
+        ``FastAPI()`` that includes the router, and give ``Starlette(..., lifespan=live.lifespan)``.
+        """
         self._started += 1
         if self._started == 1:
             await self._start()

@@ -83,9 +83,7 @@ class Server:
 
     def publish(self, topic: str, first: int = 0, n: int = 1, size: int = 0) -> dict[str, int]:
         """Messages ``{"n": number, "pad": "x" * size}`` in one go; returns ``live.stats()``."""
-        stats: dict[str, int] = self.ask_json(
-            f"/control/publish?topic={topic}&first={first}&n={n}&size={size}", "POST"
-        )
+        stats: dict[str, int] = self.ask_json(f"/control/publish?topic={topic}&first={first}&n={n}&size={size}", "POST")
         return stats
 
     def until_stats(self, what: str, **wanted: int) -> None:
@@ -149,7 +147,7 @@ class Peer:
     def receive(self, enough: Callable[[bytes], Any]) -> bytes:
         """Read until ``enough(everything received)``; the rest stays unread."""
         while not enough(self.received):
-            data = self.socket.recv(65536)
+            data = self.socket.recv(1 << 20)
             assert data, f"the server has closed after {self.received[-500:]!r}"
             self.received += data
         return self.received

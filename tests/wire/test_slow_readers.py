@@ -54,9 +54,7 @@ def check_stalled_one(server: Server, stalled: Peer, healthy: int) -> None:
 
 
 @pytest.mark.parametrize("flavour", ["ours", "stock"])
-def test_a_hundred_websockets_miss_nothing_while_one_never_reads(
-    request: pytest.FixtureRequest, flavour: str
-) -> None:
+def test_a_hundred_websockets_miss_nothing_while_one_never_reads(request: pytest.FixtureRequest, flavour: str) -> None:
     server = request.getfixturevalue(flavour)
     topic = f"log/never-reads-{flavour}"
     readers: list[Reader] = [WebSocketReader(topic) for _ in range(100 if flavour == "ours" else 10)]

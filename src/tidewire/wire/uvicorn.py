@@ -272,6 +272,22 @@ class HttpProtocol(_Droppable, HttpToolsProtocol):
         self._disarm_deadline()
         super().handle_websocket_upgrade()
 
+    def send_400_response(self, msg: str) -> None:
+        """Not into a response that is under way."""
+        if self._answered():
+            super().send_400_response(msg)
+            return
+        self._finished = True
+        self._disarm_deadline()
+        self._end_after_answer()
+
+    def _end_after_answer(self) -> None:
+        """Words of ours would land inside of a response: let it end, then close. Abort if it may wait for a body."""
+        if self._in_head:
+            self.cycle.keep_alive = False
+        else:
+            self.abort()
+
     def _answered(self) -> bool:
         """Whether the request that came last has its whole response, or there was none."""
         cycle: RequestResponseCycle | None = self.cycle
@@ -304,8 +320,7 @@ class HttpProtocol(_Droppable, HttpToolsProtocol):
         self._finished = True
         self._disarm_deadline()
         if not self._answered():
-            # words of ours would land inside of a response
-            self.abort()
+            self._end_after_answer()
             return
         if self.transport.is_closing():
             return
