@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -11,25 +11,17 @@ from fastapi import Cookie, Depends, FastAPI, Header, HTTPException, Request, Se
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
-from tests.server.driver import HttpCall, SocketCall, request
+from tests.server.driver import HttpCall, Scenario, SocketCall, play_with, request
 from tidewire import DeclarationError, Deny, Latest, Limits, Live, Log, Operation
 from tidewire.testing.lifespan import Lifespan
 
-Scenario = Callable[[FastAPI, Live], Awaitable[None]]
 JSON = {"content-type": "application/json"}
 EVENTS = {"accept": "text/event-stream"}
 bearer = HTTPBearer()
 
 
 def play(scenario: Scenario, **options: Any) -> None:
-    async def run() -> None:
-        live = Live(**options)
-        app = FastAPI()
-        app.include_router(live.router, prefix="/live")
-        async with Lifespan(app):
-            await scenario(app, live)
-
-    asyncio.run(run())
+    play_with(lambda live: None, scenario, **options)
 
 
 async def ways(app: FastAPI, topic: str, headers: dict[str, str] | None = None) -> list[int]:

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pydantic
 import pytest
 from fastapi import FastAPI
 
-from tests.server.driver import HttpCall, request
+from tests.server.driver import HttpCall, Scenario, play_with, request
 from tidewire import Latest, Limits, Live, Log, Operation, Signal
-from tidewire.testing.lifespan import Lifespan
-
-Scenario = Callable[[FastAPI, Live], Awaitable[None]]
 
 
-def play(scenario: Scenario, **options: object) -> None:
-    async def run() -> None:
-        live = Live(**options)  # type: ignore[arg-type]
-        app = FastAPI()
-        app.include_router(live.router, prefix="/live")
-        declare(live)
-        async with Lifespan(app):
-            await scenario(app, live)
-
-    asyncio.run(run())
+def play(scenario: Scenario, **options: Any) -> None:
+    play_with(declare, scenario, **options)
 
 
 def declare(live: Live) -> None:

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
-from tests.server.driver import SocketCall
+from tests.server.driver import Scenario, SocketCall, play_with
 from tidewire import Latest, Limits, Live, Log, Signal
 from tidewire.protocol.message import Draft, Kind
-from tidewire.testing.lifespan import Lifespan
-
-Scenario = Callable[[FastAPI, Live], Awaitable[None]]
 
 
 def play(scenario: Scenario, **options: Any) -> None:
-    async def run() -> None:
-        live = Live(**options)
-        app = FastAPI()
-        app.include_router(live.router, prefix="/live")
-        declare(live)
-        async with Lifespan(app):
-            await scenario(app, live)
-
-    asyncio.run(run())
+    play_with(declare, scenario, **options)
 
 
 def declare(live: Live) -> None:

@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
 from uvicorn.server import ServerState
 
-from tidewire import Deny, Limits, Live, Log, limits, run
+from tidewire import Deny, Limits, Live, Log, Operation, limits, run
 from tidewire.cli.openserver import serve_open
 from tidewire.server.run import bind, url_of
 from tidewire.wire.asgi import EXTENSION
@@ -44,6 +44,11 @@ def make_live(settings: dict[str, Any]) -> Live:
     @live.topic("boom/{name}", publish=True)
     async def boom(name: str) -> None:
         raise LookupError("broken topic function")
+
+    @live.topic("moody/{name}", publish=True)
+    async def moody(name: str, op: Operation) -> None:
+        if op.data == "raise":
+            raise LookupError("broken publish")
 
     @live.topic("members/{name}")
     async def members(name: str) -> None:
@@ -97,6 +102,11 @@ def add_broken_code(app: FastAPI) -> None:
 
     @app.get("/hang")
     async def hang() -> None:
+        await asyncio.Event().wait()
+
+    @app.websocket("/hang")
+    async def hang_websocket(websocket: WebSocket) -> None:
+        await websocket.accept()
         await asyncio.Event().wait()
 
     @app.post("/length")
