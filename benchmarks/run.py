@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,8 @@ SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 def main() -> int:
     """Run what the command line asks for; 0 when it could be run."""
     options = parse_arguments()
+    # ended from outside: still unwind, so that no server is left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         bench = prepare(options)
         say(f"server on core {bench.server_place.core}, load client on core {bench.client_place.core}")

@@ -55,17 +55,20 @@ class Driver:
         self._seq = 0
 
     async def run(self) -> None:
-        """Answer commands until standard input ends; then the process ends too."""
+        """Answer commands until standard input ends; then the process ends too, whatever it is doing."""
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        running: set[asyncio.Task[None]] = set()
         while line := await reader.readline():
-            command = json.loads(line)
-            try:
-                answer = await getattr(self, "do_" + command.pop("do"))(**command)
-            except Exception as error:
-                answer = {"error": f"{type(error).__name__}: {error}"}
-            print(json.dumps(answer), flush=True)
+            running = {asyncio.create_task(self._answer(json.loads(line)))} | {t for t in running if not t.done()}
         os._exit(0)
+
+    async def _answer(self, command: Message) -> None:
+        try:
+            answer = await getattr(self, "do_" + command.pop("do"))(**command)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
 
     async def _publish(self, due_ns: int, size: int) -> None:
         self._seq += 1

@@ -1,4 +1,4 @@
-"""The demo's server: a FastAPI app, four kinds of topic, and three sources that feed them.
+"""The demo's server: a FastAPI app, five topics, and the sources that feed them.
 
 Run it with `python -m examples.demo`, or `tidewire run examples.demo.app:app`, from the root of the repository.
 """

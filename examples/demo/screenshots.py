@@ -75,7 +75,7 @@ def desk(browser: Browser, url: str) -> None:
     two = open_page(browser, url, 500, 500, "dark")
     for name, text in TALK:
         say(one if name == "Heron" else two, name, text)
-    until(one, "__demo.snapshot().points > 340")
+    until(one, "__demo.snapshot().points > 240")
     one.click("#cut")
     for name, text in MISSED:
         say(two, name, text)
@@ -83,7 +83,7 @@ def desk(browser: Browser, url: str) -> None:
     two.close()
     say(one, "Heron", "And there they are.")
     points = one.evaluate("__demo.snapshot().topics['pulse/history'].messages")
-    until(one, f"__demo.snapshot().topics['pulse/history'].messages > {points + 130}")
+    until(one, f"__demo.snapshot().topics['pulse/history'].messages > {points + 90}")
     one.mouse.move(0, 0)
     one.evaluate("document.activeElement.blur()")
     if not one.evaluate(CALM):
@@ -107,7 +107,9 @@ def phone(browser: Browser, url: str) -> None:
 
 def main() -> None:
     """Starts the demo, takes the pictures, stops it."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise SystemExit("Chromium is missing: apt-get install -y --no-install-recommends chromium fonts-dejavu-core")
     TARGET.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "examples.demo", "--no-open", "--port", "8600"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:

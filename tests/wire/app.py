@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import json
 import sys
@@ -60,6 +61,7 @@ def make_live(settings: dict[str, Any]) -> Live:
 def add_control(app: FastAPI, live: Live) -> None:
     """What a test asks for over plain HTTP."""
 
+    @functools.cache
     def server_state() -> ServerState:
         return next(thing for thing in gc.get_objects() if isinstance(thing, ServerState))
 

@@ -29,9 +29,9 @@ def _hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(
         tmp_path_factory.mktemp("hasty"),
         "ours",
-        limits={"evict_drain_s": 0.2, "body_timeout_s": 0.5},
+        limits={"evict_drain_s": 0.2, "body_timeout_s": 0.2},
         options={"ws_ping_interval": 0.3, "ws_ping_timeout": 0.3},
-        constants={"HEAD_DEADLINE_S": 0.5},
+        constants={"HEAD_DEADLINE_S": 0.4},
     ) as server:
         yield server
 
@@ -56,5 +56,5 @@ def stock(_stock: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def hasty(_hasty: Server) -> Iterator[Server]:
-    """The application on ``tidewire.run``, with deadlines of half a second."""
+    """The application on ``tidewire.run``, with deadlines of less than half a second."""
     yield from _leave_clean(_hasty)

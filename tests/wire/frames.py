@@ -79,9 +79,9 @@ def open_websocket(port: int, path: str, *headers: str, receive_buffer: int | No
     return peer
 
 
-def follow(port: int, topic: str, *, receive_buffer: int | None = None) -> Peer:
+def follow(port: int, topic: str, *, query: str = "", receive_buffer: int | None = None) -> Peer:
     """A WebSocket on ``topic`` that is live: it has been told its position."""
-    peer = open_websocket(port, f"/live/{topic}?positions=1", receive_buffer=receive_buffer)
+    peer = open_websocket(port, f"/live/{topic}?positions=1&{query}", receive_buffer=receive_buffer)
     peer.receive(lambda data: split(data)[0])
     return peer
 

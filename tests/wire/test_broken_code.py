@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.wire.frames import TEXT, follow, frame, open_websocket, split, upgrade
-from tests.wire.servers import Peer, Server, open_events, until
+from tests.wire.servers import Peer, Server, open_events
 
 
 def test_a_topic_function_that_raises_refuses_its_own_callers_only(ours: Server) -> None:
@@ -47,8 +47,8 @@ def test_a_websocket_route_that_raises_takes_nobody_with_it(ours: Server) -> Non
 def test_messages_to_broken_code_end_the_sender_only(ours: Server) -> None:
     with follow(ours.port, "moody/a") as reader, follow(ours.port, "moody/a") as sender:
         sender.send(frame(TEXT, b"raise"))
-        until(lambda: ours.stats()["connections"] == 1, "the sender is gone")
-        sender.read_to_end()
+        ours.until_stats("the sender is gone", connections=1)
+        sender.receive(lambda data: split(data)[0][1:])
         code, reason = split(sender.received)[0][-1].close
         assert code == 1008
         assert "its log has the error" in reason

@@ -30,7 +30,7 @@ def play(work: Callable[[], Coroutine[Any, Any, None]], between: Callable[[Any],
         task = asyncio.create_task(sleep())
         await asyncio.sleep(0)
         before = asyncio.current_task()
-        begun.append(eager.begin(work(), task))
+        begun.append(eager.begin(work(), task, loop))
         assert asyncio.current_task() is before
         sleeper.set_result(None)
         between(task)
@@ -47,6 +47,24 @@ def test_what_does_not_wait_is_done_at_once() -> None:
 
     assert play(work) == "finished at once"
     assert seen[0] is not None
+
+
+def test_from_a_callback_no_task_has_to_step_aside() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(asyncio.sleep(0.01))
+        await asyncio.sleep(0)
+        seen = []
+
+        async def work() -> None:
+            seen.append(asyncio.current_task())
+
+        loop.call_soon(lambda: eager.begin(work(), task, loop))
+        await asyncio.sleep(0)
+        assert seen == [task]
+        await task
+
+    asyncio.run(run())
 
 
 def test_what_waits_goes_on_in_the_task() -> None:

@@ -113,7 +113,7 @@ def test_an_evicted_reader_is_told_the_gap_when_it_returns(ours: Server) -> None
         seen = [json.loads(frame.payload) for frame in split(stalled.received)[0]]
     numbers = [said["data"]["n"] for said in seen[1:]]
     assert numbers == list(range(len(numbers)))
-    with follow(ours.port, f"{topic}?positions=1&since={seen[-1]['position']}&x=") as back:
+    with follow(ours.port, topic, query=f"since={seen[-1]['position']}") as back:
         back.receive(lambda data: len(split(data)[0]) >= 2)
         header, gap = [json.loads(frame.payload) for frame in split(back.received)[0]][:2]
     assert header["recovered"] is False

@@ -1,4 +1,4 @@
-// Starts the page. Everything it shows arrives over plain topic URLs; see live.js for the forty lines that matter.
+// Starts the page. Everything it shows arrives over plain topic URLs; live.js is how.
 import * as chain from "./chain.js";
 import { repaint } from "./charts.js";
 import * as chat from "./chat.js";

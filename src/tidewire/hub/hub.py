@@ -89,8 +89,7 @@ class Hub:
 
     async def _yield_to_readers(self, topic: str) -> None:
         for _ in range(_YIELD_PASSES_MAX):
-            self.flush()
-            await asyncio.sleep(0)
+            await self._flush_next()
             fanout = self._fanouts.get(topic)
             if fanout is None or not any(sub.outbox.under_pressure for sub in fanout.subscriptions):
                 return
@@ -116,7 +115,8 @@ class Hub:
 
     async def _wait_until_drained(self, fanout: Fanout) -> None:
         while True:
-            self.flush()
+            if fanout.pending:
+                await self._flush_next()
             waiting = [sub.outbox for sub in fanout.subscriptions if not sub.outbox.idle]
             if not waiting and not fanout.pending:
                 return
@@ -124,6 +124,11 @@ class Hub:
                 await outbox.drained()
             if fanout.pending:
                 await self._sleep(fanout.next_flush_in())
+
+    async def _flush_next(self) -> None:
+        """Flush on the next pass of the loop and wait for it: from a callback, writes are begun most cheaply."""
+        asyncio.get_running_loop().call_soon(self.flush)
+        await asyncio.sleep(0)
 
     async def _sleep(self, delay_s: float) -> None:
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -50,7 +50,8 @@ class Connection:
             write_now=self._write_now,
         )
         self.verdict: Verdict | None = None
-        # what the idle writer sleeps on
+        self._loop = asyncio.get_running_loop()
+        # what the idle writer sleeps on, until it is woken
         self._sleeper: asyncio.Future[None] | None = None
         # the task that runs the writer, and whether it is inside a write
         self._writer: asyncio.Task[Any] | None = None
@@ -144,26 +145,24 @@ class Connection:
 
     def _write_now(self, batch: Batch) -> bool | None:
         """Write ``batch`` without waking the sleeping writer (``hub.outbox.WriteNow``)."""
-        sleeper = self._sleeper
-        if sleeper is None or sleeper.done() or self._writer is None or self.verdict is not None or self._silent:
+        if self._sleeper is None or self._writer is None:
             return None
         try:
-            self._begun = eager.begin(self._link.write(batch.items), self._writer)
+            self._begun = eager.begin(self._link.write(batch.items), self._writer, self._loop)
+            if self._begun is None:
+                return True
         except Exception as error:  # noqa: BLE001 - raised again by the writer, whose it is
             self._failure = error
-        if self._begun is None and self._failure is None:
-            return True
         self._writing = True
-        sleeper.set_result(None)
+        self._wake()
         return False
 
     async def _sleep(self) -> None:
         """Wait for something to write, or for the time of a heartbeat."""
-        loop = asyncio.get_running_loop()
-        self._sleeper = loop.create_future()
-        timer = None if self._heartbeat is None else loop.call_later(self._limits.heartbeat_s, self._on_silence)
+        sleeper = self._sleeper = self._loop.create_future()
+        timer = None if self._heartbeat is None else self._loop.call_later(self._limits.heartbeat_s, self._on_silence)
         try:
-            await self._sleeper
+            await sleeper
         finally:
             self._sleeper = None
             if timer is not None:
@@ -175,8 +174,9 @@ class Connection:
 
     def _wake(self) -> None:
         """Something can be written, or something was decided."""
-        if self._sleeper is not None and not self._sleeper.done():
-            self._sleeper.set_result(None)
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None and not sleeper.done():
+            sleeper.set_result(None)
 
     async def _say_goodbye(self) -> None:
         """Close as the verdict says; a peer that does not take it in time is dropped (CONTRACTS 8)."""

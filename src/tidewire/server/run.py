@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
 import socket
 import sys
@@ -22,8 +23,9 @@ from tidewire.wire.uvicorn import Protocol as WebSocketProtocol
 logger = logging.getLogger("uvicorn.error")
 
 App = Callable[..., Any] | str
-# What connections of other routes get after ours were drained. Together with the drain: gone within 5 s.
-_GRACE_S = 2
+# What all connections get from the signal on, and at least after ours were drained: gone within 5 s, with time to spare
+_GRACE_S = 3
+_GRACE_AFTER_DRAIN_S = 1
 _BACKLOG = 4096
 
 
@@ -49,12 +51,18 @@ class Server(uvicorn.Server):
                 self._on_listening(url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, drain, abort what is left of ours, then uvicorn's own way."""
+        """Stop accepting, drain, then uvicorn's own way, and abort what is left."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         for server in self.servers:
             server.close()
         lives = [value for value in self.lifespan.state.values() if _is_live(value)]
         await asyncio.gather(*(live.drain() for live in lives))
-        asyncio.get_running_loop().call_later(_GRACE_S, self._abort_all)
+        grace_s = self.config.timeout_graceful_shutdown
+        if grace_s is not None:
+            grace_s = max(_GRACE_AFTER_DRAIN_S, math.ceil(grace_s - (loop.time() - began)))
+            self.config.timeout_graceful_shutdown = grace_s
+            loop.call_later(grace_s, self._abort_all)
         await super().shutdown(sockets=sockets)
 
     def _abort_all(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import types
+from asyncio import _enter_task, _leave_task
 from collections.abc import Coroutine, Generator
 from typing import Any
 
@@ -17,25 +18,37 @@ Begun = tuple[Coroutine[Any, Any, None], Any]
 """A coroutine that has been begun and waits, and what it waits for."""
 
 
-def begin(coroutine: Coroutine[Any, Any, None], task: asyncio.Task[Any]) -> Begun | None:
-    """Take the first step of ``coroutine`` as ``task``, which must be asleep.
+def begin(
+    coroutine: Coroutine[Any, Any, None], task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop
+) -> Begun | None:
+    """Take the first step of ``coroutine`` as ``task`` of ``loop``, which must be asleep.
 
     Returns None when it has finished; otherwise ``task`` must await ``finish`` of what is returned. Raises what
-    the coroutine raises.
+    the coroutine raises. Cheapest from a callback of the loop, where no task is current.
     """
-    loop = task.get_loop()
-    current = asyncio.current_task(loop)
-    if current is not None:
-        asyncio._leave_task(loop, current)
-    asyncio._enter_task(loop, task)
+    try:
+        _enter_task(loop, task)
+    except RuntimeError:
+        return _begin_within(coroutine, task, loop)
     try:
         return coroutine, coroutine.send(None)
     except StopIteration:
         return None
     finally:
-        asyncio._leave_task(loop, task)
-        if current is not None:
-            asyncio._enter_task(loop, current)
+        _leave_task(loop, task)
+
+
+def _begin_within(
+    coroutine: Coroutine[Any, Any, None], task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop
+) -> Begun | None:
+    """The same while another task is current: it steps aside for the moment."""
+    current = asyncio.current_task(loop)
+    assert current is not None, "only a current task keeps another from being entered"
+    _leave_task(loop, current)
+    try:
+        return begin(coroutine, task, loop)
+    finally:
+        _enter_task(loop, current)
 
 
 @types.coroutine

@@ -115,6 +115,9 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
         """
         if message["type"] != "websocket.send" or not self._is_plainly_open():
             await super().send(message)
+            if self.initial_response is not None and self.close_sent:
+                # a whole refusal is an answer too; uvicorn would log an error for each (0.54)
+                self.handshake_complete = True
             return
         if not self.writable.is_set():
             await self.writable.wait()
@@ -128,14 +131,8 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
             self.transport.write(frame(0x82, message.get("bytes") or b""))
 
     def _is_plainly_open(self) -> bool:
-        return (
-            self.handshake_complete
-            and not self.close_sent
-            and not self.disconnected
-            and self.initial_response is None
-            and self.conn.state is State.OPEN
-            and not self.conn.extensions
-        )
+        """OPEN is the state between a sent 101 and a close frame either way; only uvicorn knows of a lost transport."""
+        return self.conn.state is State.OPEN and not self.disconnected and not self.conn.extensions
 
     def handle_cont(self, event: Frame) -> None:
         """A message in endless small fragments costs far more memory than its bytes (RFC 6455 10.4)."""
