@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tidewire.clock import Clock, Timer
 from tidewire.hub.conflator import newest_of_each_key
 from tidewire.hub.lanes import ConflatedLane, StreamLane, make_room
-from tidewire.hub.outbox import Batch
+from tidewire.hub.outbox import Batch, Outbox
 from tidewire.hub.policy import Latest, Log, Policy
 from tidewire.hub.stats import Stats
 from tidewire.hub.subscription import Encode, Eviction, Gap, State, Subscription
@@ -218,6 +218,10 @@ class Fanout:
         now = self._clock.now()
         return max((lane.due_in(now) for lane in self._conflated.values() if lane.pending), default=0.0)
 
+    def busy_outboxes(self) -> list[Outbox]:
+        """Those of its readers whose connections have something to write."""
+        return [subscription.outbox for subscription in self.subscriptions if subscription.outbox.busy]
+
     # Who hears it
 
     def add(self, subscription: Subscription) -> None:
@@ -250,7 +254,7 @@ class Fanout:
         lane = self._streams.get(encode)
         if lane is None:
             lane = self._streams[encode] = StreamLane(encode)
-        lane.live[subscription] = None
+        lane.join(subscription)
 
     def go_live_conflated(self, subscription: Subscription, snapshot: list[Message], seen: Position) -> None:
         """The reader of a ``Latest`` begins with ``snapshot``, which is the state at ``seen``."""

@@ -106,18 +106,23 @@ class Hub:
         fanout = self._fanouts.get(topic)
         if fanout is None:
             return
+        if fanout.pending:
+            await self._flush_next()
+        if not fanout.pending and not fanout.busy_outboxes():
+            # the usual case needs no deadline
+            return
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wait_until_drained(fanout)
         except TimeoutError:
-            behind = sum(not subscription.outbox.idle for subscription in fanout.subscriptions)
+            behind = len(fanout.busy_outboxes())
             raise DrainTimeout(topic, behind, timeout_s) from None
 
     async def _wait_until_drained(self, fanout: Fanout) -> None:
         while True:
             if fanout.pending:
                 await self._flush_next()
-            waiting = [sub.outbox for sub in fanout.subscriptions if not sub.outbox.idle]
+            waiting = fanout.busy_outboxes()
             if not waiting and not fanout.pending:
                 return
             for outbox in waiting:

@@ -9,37 +9,45 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tidewire.hub.conflator import Conflator
-from tidewire.hub.outbox import Batch, Offered
+from tidewire.hub.outbox import Batch, Outbox
 from tidewire.hub.subscription import Encode, Subscription
 from tidewire.protocol.message import Message
 from tidewire.protocol.position import Position, position_of
-
-WRITTEN, QUEUED = Offered.WRITTEN, Offered.QUEUED
 
 
 class StreamLane:
     """Live readers of a ``Log`` or ``Signal`` topic that share an encoding."""
 
-    __slots__ = ("_encode", "live")
+    __slots__ = ("_encode", "_position", "live")
 
     def __init__(self, encode: Encode) -> None:
         self._encode = encode
-        self.live: dict[Subscription, None] = {}
+        self.live: dict[Subscription, Outbox] = {}
+        # of the last message flushed before: what a reader has written that has not queued anything since
+        self._position: Position | None = None
+
+    def join(self, subscription: Subscription) -> None:
+        """The reader has everything flushed so far."""
+        self.live[subscription] = subscription.outbox
 
     def flush(self, messages: Sequence[Message]) -> tuple[Batch, list[Subscription]]:
-        """Encode once and queue to all; returns the batch and those that had no room for it."""
+        """Encode once and hand to all; returns the batch and those that had no room for it."""
         batch = self._encode(messages)
         full = []
-        for subscription in self.live:
-            # spelled out: this is the one loop that runs for every reader of every flush
-            offered = subscription.outbox.offer(batch, subscription)
-            if offered is WRITTEN:
-                subscription.sent = batch.position
-            elif offered is QUEUED:
-                subscription.outstanding += 1
-            else:
+        # the one loop that runs for every reader of every flush: a ready connection costs one call
+        for subscription, outbox in self.live.items():
+            if outbox.ready and outbox.write_now(batch):
+                continue
+            if not self._queue(subscription, batch):
                 full.append(subscription)
+        self._position = batch.position
         return batch, full
+
+    def _queue(self, subscription: Subscription, batch: Batch) -> bool:
+        if not subscription.outstanding and self._position is not None:
+            # it was ready until now, and this was not noted for each message
+            subscription.sent = max(self._position, subscription.sent or self._position)
+        return subscription.offer(batch)
 
 
 def make_room(subscription: Subscription, batch: Batch) -> int:

@@ -48,9 +48,13 @@ class Offered(enum.Enum):
     FULL = "full"
 
 
-WriteNow = Callable[[Batch], bool | None]
-"""Write a batch on an idle connection: True when it is done, False when it is begun and the writer goes on with
-it, None when nothing was done because the writer is busy."""
+WriteNow = Callable[[Batch], bool]
+"""Write a batch on a connection that is ready: True when it is done, False when it was begun (``Outbox.begin``)."""
+
+
+def never(batch: Batch) -> bool:
+    """The ``write_now`` of connections that are never ready."""
+    return False
 
 
 class Outbox:
@@ -68,19 +72,21 @@ class Outbox:
         "_queue",
         "_sealed",
         "_wake",
-        "_write_now",
+        "busy",
         "closed",
         "count",
+        "ready",
         "size_bytes",
+        "write_now",
     )
 
     def __init__(
-        self, *, bytes_max: int, messages_max: int, wake: Callable[[], None], write_now: WriteNow | None = None
+        self, *, bytes_max: int, messages_max: int, wake: Callable[[], None], write_now: WriteNow = never
     ) -> None:
         self._bytes_max = bytes_max
         self._messages_max = messages_max
         self._wake = wake
-        self._write_now = write_now
+        self.write_now = write_now
         self._queue: list[tuple[Batch, Source | None]] = []
         # lists: an empty deque takes 600 bytes, and there are two in each of many idle connections
         # taken by the writer and not yet written
@@ -91,14 +97,13 @@ class Outbox:
         self._drained: asyncio.Future[None] | None = None
         self.size_bytes = 0
         self.count = 0
+        # something waits, or is being written
+        self.busy = False
+        # nothing waits and the writer sleeps: write_now may be called; the connection keeps this up to date
+        self.ready = False
         # takes nothing more, but still gives what it has
         self._sealed = False
         self.closed = False
-
-    @property
-    def idle(self) -> bool:
-        """Nothing waits and nothing is being written."""
-        return not self._queue and self._in_flight is None and not self._dirty_sources
 
     @property
     def under_pressure(self) -> bool:
@@ -113,32 +118,39 @@ class Outbox:
         return self.size_bytes + batch.size_bytes <= self._bytes_max and self.count + batch.count <= self._messages_max
 
     def offer(self, batch: Batch, source: Source) -> Offered:
-        """Write ``batch`` at once where the connection is idle, else queue it where it fits.
+        """Write ``batch`` at once where the connection is ready, else queue it where it fits.
 
         When it is ``FULL`` nothing has happened: the policy decides what does.
         """
-        if self._write_now is not None and not (self._queue or self._in_flight or self._dirty_sources or self._sealed):
-            written = self._write_now(batch)
-            if written:
-                return Offered.WRITTEN
-            if written is not None:
-                # begun, and the writer goes on with it
-                self._in_flight = (batch, source)
-                self._count(batch)
-                return Offered.QUEUED
-        elif not self.has_room(batch):
+        if self.ready and self.write_now(batch):
+            return Offered.WRITTEN
+        if self._in_flight is not None and self._in_flight[0] is batch:
+            # write_now has begun it just now
+            self._in_flight = (batch, source)
+            return Offered.QUEUED
+        if not self.has_room(batch):
             return Offered.FULL
         self.put(batch, source)
         return Offered.QUEUED
+
+    def begin(self, batch: Batch) -> None:
+        """``write_now`` has begun ``batch``, and the writer goes on with it."""
+        self.ready = False
+        self.busy = True
+        self._in_flight = (batch, None)
+        self._count(batch)
 
     def put(self, batch: Batch, source: Source | None = None) -> None:
         """Queue ``batch`` whether or not there is room: the words of a dialect, and what was made room for."""
         if self._sealed:
             return
-        was_idle = self.idle
         self._queue.append((batch, source))
         self._count(batch)
-        if was_idle:
+        self._become_busy()
+
+    def _become_busy(self) -> None:
+        if not self.busy:
+            self.busy = True
             self._wake()
 
     def _count(self, batch: Batch) -> None:
@@ -149,11 +161,9 @@ class Outbox:
         """Ask ``source`` for batches once everything queued has gone."""
         if self._sealed:
             return
-        was_idle = self.idle
         if source not in self._dirty_sources:
             self._dirty_sources.append(source)
-        if was_idle:
-            self._wake()
+        self._become_busy()
 
     def drop_oldest(self, source: Source) -> int:
         """Drop the oldest queued batch of ``source``; returns how many messages went with it (0: none queued)."""
@@ -169,7 +179,7 @@ class Outbox:
         entry = self._next()
         self._in_flight = entry
         if entry is None:
-            self._settle()
+            self._become_idle()
             return None
         return entry[0]
 
@@ -194,8 +204,8 @@ class Outbox:
             self._forget(batch)
             if source is not None:
                 source.handed_over(batch)
-        if self.idle:
-            self._settle()
+        if not self._queue and not self._dirty_sources:
+            self._become_idle()
 
     def _forget(self, batch: Batch) -> None:
         self.size_bytes -= batch.size_bytes
@@ -211,23 +221,26 @@ class Outbox:
     def seal(self) -> None:
         """The connection ends once everything queued by now has been written: ignore what comes later."""
         self._sealed = True
+        self.ready = False
 
     def close(self) -> None:
         """The connection is gone: drop everything, wake nobody but those who wait for the end."""
         self.closed = self._sealed = True
+        self.ready = False
         self._queue.clear()
         self._dirty_sources.clear()
         self._in_flight = None
         self.size_bytes = self.count = 0
-        self._settle()
+        self._become_idle()
 
-    def _settle(self) -> None:
+    def _become_idle(self) -> None:
+        self.busy = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
     async def drained(self) -> None:
         """Return when everything queued has been written, or the connection is gone."""
-        while not self.idle and not self.closed:
+        while self.busy:
             if self._drained is None or self._drained.done():
                 self._drained = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)

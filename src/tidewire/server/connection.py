@@ -39,6 +39,24 @@ class Connection:
     ``heartbeat``: what to write when nothing else was written for ``limits.heartbeat_s`` (None: nothing).
     """
 
+    # a server holds thousands of these
+    __slots__ = (
+        "__weakref__",
+        "_begun",
+        "_failure",
+        "_heartbeat",
+        "_interrupted",
+        "_limits",
+        "_link",
+        "_loop",
+        "_silent",
+        "_sleeper",
+        "_writer",
+        "_writing",
+        "outbox",
+        "verdict",
+    )
+
     def __init__(self, link: Link, limits: Limits, heartbeat: Batch | None = None) -> None:
         self._link = link
         self._limits = limits
@@ -143,10 +161,9 @@ class Connection:
             self._writing = False
         self.outbox.done()
 
-    def _write_now(self, batch: Batch) -> bool | None:
+    def _write_now(self, batch: Batch) -> bool:
         """Write ``batch`` without waking the sleeping writer (``hub.outbox.WriteNow``)."""
-        if self._sleeper is None or self._writer is None:
-            return None
+        assert self._writer is not None, "only a sleeping writer makes the outbox ready"
         try:
             self._begun = eager.begin(self._link.write(batch.items), self._writer, self._loop)
             if self._begun is None:
@@ -154,27 +171,31 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - raised again by the writer, whose it is
             self._failure = error
         self._writing = True
+        self.outbox.begin(batch)
         self._wake()
         return False
 
     async def _sleep(self) -> None:
-        """Wait for something to write, or for the time of a heartbeat."""
+        """Wait for something to write, or for the time of a heartbeat; meanwhile others may write in our name."""
         sleeper = self._sleeper = self._loop.create_future()
         timer = None if self._heartbeat is None else self._loop.call_later(self._limits.heartbeat_s, self._on_silence)
+        self.outbox.ready = True
         try:
             await sleeper
         finally:
             self._sleeper = None
+            self.outbox.ready = False
             if timer is not None:
                 timer.cancel()
 
     def _on_silence(self) -> None:
-        self._silent = self.outbox.idle
+        self._silent = not self.outbox.busy
         self._wake()
 
     def _wake(self) -> None:
         """Something can be written, or something was decided."""
         sleeper, self._sleeper = self._sleeper, None
+        self.outbox.ready = False
         if sleeper is not None and not sleeper.done():
             sleeper.set_result(None)
 

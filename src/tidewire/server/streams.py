@@ -147,7 +147,10 @@ async def serve_websocket(site: Site, websocket: WebSocket) -> None:
     if isinstance(asked, Refusal):
         await deny(websocket, asked)
         return
-    connection = Connection(WebSocketLink(websocket.scope, websocket.send), site.limits)
+    # what FastAPI handed to the WebSocket: its state machine has nothing to say about messages on an open socket,
+    # and would be asked for each one (the public send where a version has no such attribute)
+    send = getattr(websocket, "_send", websocket.send)
+    connection = Connection(WebSocketLink(websocket.scope, send), site.limits)
     reader: Reader
     if websocket.query_params.get("positions") in {"1", "true"}:
         reader = PositionsReader(connection)
