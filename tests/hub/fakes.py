@@ -38,7 +38,8 @@ class FakeReader:
 
     def __init__(self, encode: Encode, *, bytes_max: int = 1 << 20, messages_max: int = 1000) -> None:
         self._encode = encode
-        self._outbox = Outbox(bytes_max=bytes_max, messages_max=messages_max, wake=self._wake)
+        self._outbox = Outbox(self, bytes_max=bytes_max, messages_max=messages_max)
+        self.ready = False
         self.wakes = 0
         self.seen: list[Event] = []
         self.end: End | None = None
@@ -52,8 +53,11 @@ class FakeReader:
     def encode(self) -> Encode:
         return self._encode
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         self.wakes += 1
+
+    def write_now(self, batch: Batch) -> bool:
+        raise AssertionError("this reader is never ready")
 
     def opened(self, subscription: Subscription, how: Opened) -> None:
         self._outbox.put(Batch((how,), 0, 0))

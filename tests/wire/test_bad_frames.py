@@ -27,7 +27,7 @@ def close_after(server: Server, topic: str, *frames: bytes) -> tuple[int, str]:
     """What the server closes with when a peer on ``topic`` sends these."""
     with open_websocket(server.port, f"/live/{topic}") as peer:
         peer.send(b"".join(frames))
-        # a frame of ours that answers the server's, where it waits for one (RFC 6455 5.5.1)
+        # and not to the end: where the message was whole, the server waits for our close (RFC 6455 5.5.1)
         peer.receive(lambda data: any(said.opcode == CLOSE for said in split(data)[0]))
         close = split(peer.received)[0][-1].close
         peer.socket.close()

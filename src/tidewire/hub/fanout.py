@@ -284,7 +284,7 @@ class Fanout:
         subscription.state = State.ENDED
         subscription.buffer = []
         for encode, stream in list(self._streams.items()):
-            stream.live.pop(subscription, None)
+            stream.leave(subscription)
             if not stream.live:
                 del self._streams[encode]
         for name, lane in list(self._conflated.items()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tidewire.hub.conflator import Conflator
-from tidewire.hub.outbox import Batch, Outbox
+from tidewire.hub.outbox import Batch, Writer
 from tidewire.hub.subscription import Encode, Subscription
 from tidewire.protocol.message import Message
 from tidewire.protocol.position import Position, position_of
@@ -22,24 +22,31 @@ class StreamLane:
 
     def __init__(self, encode: Encode) -> None:
         self._encode = encode
-        self.live: dict[Subscription, Outbox] = {}
+        # by the connection, one subscription each: the loop below touches nothing but connections
+        self.live: dict[Writer, Subscription] = {}
         # of the last message flushed before: what a reader has written that has not queued anything since
         self._position: Position | None = None
 
     def join(self, subscription: Subscription) -> None:
         """The reader has everything flushed so far."""
-        self.live[subscription] = subscription.outbox
+        self.live[subscription.outbox.writer] = subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """The reader is gone; twice is nothing."""
+        writer = subscription.outbox.writer
+        if self.live.get(writer) is subscription:
+            del self.live[writer]
 
     def flush(self, messages: Sequence[Message]) -> tuple[Batch, list[Subscription]]:
         """Encode once and hand to all; returns the batch and those that had no room for it."""
         batch = self._encode(messages)
         full = []
         # the one loop that runs for every reader of every flush: a ready connection costs one call
-        for subscription, outbox in self.live.items():
-            if outbox.ready and outbox.write_now(batch):
+        for writer in self.live:
+            if writer.ready and writer.write_now(batch):
                 continue
-            if not self._queue(subscription, batch):
-                full.append(subscription)
+            if not self._queue(self.live[writer], batch):
+                full.append(self.live[writer])
         self._position = batch.position
         return batch, full
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,17 +47,21 @@ class Offered(enum.Enum):
     FULL = "full"
 
 
-WriteNow = Callable[[Batch], bool]
-"""Write a batch on a connection that is ready: True when it is done, False when it was begun (``Outbox.begin``)."""
+class Writer(Protocol):
+    """Who writes what an outbox holds: one connection."""
 
+    ready: bool
+    """It sleeps and the outbox holds nothing: ``write_now`` may be called."""
 
-def never(batch: Batch) -> bool:
-    """The ``write_now`` of connections that are never ready."""
-    return False
+    def write_now(self, batch: Batch) -> bool:
+        """Write a batch while ready: True when it is done, False when it was begun (and ``Outbox.begin`` called)."""
+
+    def wake(self) -> None:
+        """The outbox has turned from idle to having something, or nothing more will come. No longer ready."""
 
 
 class Outbox:
-    """One connection's queue. ``wake`` is called when it turns from idle to having something.
+    """One connection's queue. The writer is woken when it turns from idle to having something.
 
     The writer calls ``take`` and, when the batch is written, ``done``. A batch being written still counts.
     """
@@ -71,22 +74,17 @@ class Outbox:
         "_messages_max",
         "_queue",
         "_sealed",
-        "_wake",
         "busy",
         "closed",
         "count",
-        "ready",
         "size_bytes",
-        "write_now",
+        "writer",
     )
 
-    def __init__(
-        self, *, bytes_max: int, messages_max: int, wake: Callable[[], None], write_now: WriteNow = never
-    ) -> None:
+    def __init__(self, writer: Writer, *, bytes_max: int, messages_max: int) -> None:
         self._bytes_max = bytes_max
         self._messages_max = messages_max
-        self._wake = wake
-        self.write_now = write_now
+        self.writer = writer
         self._queue: list[tuple[Batch, Source | None]] = []
         # lists: an empty deque takes 600 bytes, and there are two in each of many idle connections
         # taken by the writer and not yet written
@@ -99,8 +97,6 @@ class Outbox:
         self.count = 0
         # something waits, or is being written
         self.busy = False
-        # nothing waits and the writer sleeps: write_now may be called; the connection keeps this up to date
-        self.ready = False
         # takes nothing more, but still gives what it has
         self._sealed = False
         self.closed = False
@@ -122,7 +118,7 @@ class Outbox:
 
         When it is ``FULL`` nothing has happened: the policy decides what does.
         """
-        if self.ready and self.write_now(batch):
+        if self.writer.ready and self.writer.write_now(batch):
             return Offered.WRITTEN
         if self._in_flight is not None and self._in_flight[0] is batch:
             # write_now has begun it just now
@@ -135,7 +131,6 @@ class Outbox:
 
     def begin(self, batch: Batch) -> None:
         """``write_now`` has begun ``batch``, and the writer goes on with it."""
-        self.ready = False
         self.busy = True
         self._in_flight = (batch, None)
         self._count(batch)
@@ -151,7 +146,7 @@ class Outbox:
     def _become_busy(self) -> None:
         if not self.busy:
             self.busy = True
-            self._wake()
+            self.writer.wake()
 
     def _count(self, batch: Batch) -> None:
         self.size_bytes += batch.size_bytes
@@ -221,12 +216,12 @@ class Outbox:
     def seal(self) -> None:
         """The connection ends once everything queued by now has been written: ignore what comes later."""
         self._sealed = True
-        self.ready = False
+        self.writer.ready = False
 
     def close(self) -> None:
         """The connection is gone: drop everything, wake nobody but those who wait for the end."""
         self.closed = self._sealed = True
-        self.ready = False
+        self.writer.ready = False
         self._queue.clear()
         self._dirty_sources.clear()
         self._in_flight = None

@@ -51,22 +51,23 @@ class Connection:
         "_loop",
         "_silent",
         "_sleeper",
+        "_write_one",
         "_writer",
         "_writing",
         "outbox",
+        "ready",
         "verdict",
     )
 
     def __init__(self, link: Link, limits: Limits, heartbeat: Batch | None = None) -> None:
         self._link = link
+        # looked up once: it is called for every delivery
+        self._write_one = link.write_one
         self._limits = limits
         self._heartbeat = heartbeat
-        self.outbox = Outbox(
-            bytes_max=limits.outbox_bytes_max,
-            messages_max=limits.outbox_messages_max,
-            wake=self._wake,
-            write_now=self._write_now,
-        )
+        self.outbox = Outbox(self, bytes_max=limits.outbox_bytes_max, messages_max=limits.outbox_messages_max)
+        # the writer sleeps, and others may write in its name (``hub.outbox.Writer``)
+        self.ready = False
         self.verdict: Verdict | None = None
         self._loop = asyncio.get_running_loop()
         # what the idle writer sleeps on, until it is woken
@@ -89,13 +90,13 @@ class Connection:
         self.outbox.seal()
         if verdict.abrupt:
             self._interrupt()
-        self._wake()
+        self.wake()
 
     def peer_gone(self) -> None:
         """The peer has closed: nothing can be sent any more."""
         self.verdict = Verdict(GONE)
         self._interrupt()
-        self._wake()
+        self.wake()
 
     def drop(self) -> None:
         """Whatever was decided, it has taken too long: abort."""
@@ -161,41 +162,45 @@ class Connection:
             self._writing = False
         self.outbox.done()
 
-    def _write_now(self, batch: Batch) -> bool:
-        """Write ``batch`` without waking the sleeping writer (``hub.outbox.WriteNow``)."""
-        assert self._writer is not None, "only a sleeping writer makes the outbox ready"
+    def write_now(self, batch: Batch) -> bool:
+        """Write ``batch`` without waking the sleeping writer (``hub.outbox.Writer``)."""
+        writer = self._writer
+        assert writer is not None, "only a sleeping writer is ready"
         try:
-            self._begun = eager.begin(self._link.write(batch.items), self._writer, self._loop)
-            if self._begun is None:
+            items = batch.items
+            coroutine = self._write_one(items[0]) if len(items) == 1 else self._link.write(items)
+            begun = eager.begin(coroutine, writer, self._loop)
+            if begun is None:
                 return True
+            self._begun = begun
         except Exception as error:  # noqa: BLE001 - raised again by the writer, whose it is
             self._failure = error
         self._writing = True
         self.outbox.begin(batch)
-        self._wake()
+        self.wake()
         return False
 
     async def _sleep(self) -> None:
         """Wait for something to write, or for the time of a heartbeat; meanwhile others may write in our name."""
         sleeper = self._sleeper = self._loop.create_future()
         timer = None if self._heartbeat is None else self._loop.call_later(self._limits.heartbeat_s, self._on_silence)
-        self.outbox.ready = True
+        self.ready = True
         try:
             await sleeper
         finally:
             self._sleeper = None
-            self.outbox.ready = False
+            self.ready = False
             if timer is not None:
                 timer.cancel()
 
     def _on_silence(self) -> None:
         self._silent = not self.outbox.busy
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         """Something can be written, or something was decided."""
         sleeper, self._sleeper = self._sleeper, None
-        self.outbox.ready = False
+        self.ready = False
         if sleeper is not None and not sleeper.done():
             sleeper.set_result(None)
 

@@ -28,6 +28,9 @@ class Link(Protocol):
     def write(self, items: Sequence[Any]) -> Coroutine[Any, Any, None]:
         """Write the items of one batch; finishes when the wire has taken them."""
 
+    def write_one(self, item: Any) -> Coroutine[Any, Any, None]:
+        """Write a batch of one item: what most deliveries are, and worth a door of its own."""
+
     async def close(self, code: int, reason: str) -> None:
         """Say goodbye in the words of the wire. May wait for a reader; give it a deadline."""
 
@@ -45,6 +48,8 @@ def _extension(scope: Scope) -> dict[str, Callable[[], Any]]:
 
 class _ServerLink:
     """What both links share: the way to the transport, if there is one."""
+
+    __slots__ = ("_extension", "_send")
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
@@ -74,17 +79,17 @@ def means_gone(error: Exception) -> bool:
 class WebSocketLink(_ServerLink):
     """Items are ready ASGI ``websocket.send`` events, shared by all readers of a batch: one send each."""
 
+    __slots__ = ("write_one",)
+
     def __init__(self, scope: Scope, send: CoroutineSend) -> None:
         super().__init__(scope, send)
-        self._send_event = send
+        # the server's or framework's own coroutine, nothing of ours around it
+        self.write_one = send
 
-    def write(self, items: Sequence[Event]) -> Coroutine[Any, Any, None]:
-        """Send each event. One alone is the framework's own coroutine: every delivery goes through here."""
-        return self._send_event(items[0]) if len(items) == 1 else self._send_each(items)
-
-    async def _send_each(self, items: Sequence[Event]) -> None:
+    async def write(self, items: Sequence[Event]) -> None:
+        """Send each event."""
         for event in items:
-            await self._send_event(event)
+            await self.write_one(event)
 
     async def close(self, code: int, reason: str) -> None:
         """Send the close frame."""
@@ -94,9 +99,15 @@ class WebSocketLink(_ServerLink):
 class StreamLink(_ServerLink):
     """Items are bytes of one HTTP response body, joined into one send. Goodbye is the end of the body."""
 
+    __slots__ = ()
+
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of the response."""
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write_one(self, item: bytes) -> None:
+        """Send the bytes: a batch of events is joined already."""
+        await self._send({"type": "http.response.body", "body": item, "more_body": True})
 
     async def write(self, items: Sequence[bytes]) -> None:
         """Send the joined bytes."""
