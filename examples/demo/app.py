@@ -20,8 +20,9 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field, ValidationError
 
-from tidewire import Latest, Live, Log, Signal
+from tidewire import Deny, Latest, Live, Log, Operation, Signal
 
 from .chain import DAYS, Market
 from .pulse import Busiest, Meter
@@ -61,9 +62,23 @@ async def chain(expiry: str) -> None:
         raise HTTPException(404, f"The demo simulates one expiry: chain/{EXPIRY}")
 
 
-@live.topic("chat/lobby", policy=Log(keep=200), publish=True)
-async def chat() -> None:
-    """Everybody on the page may read and write."""
+class Line(BaseModel):
+    """One line of the chat, as a page writes it."""
+
+    id: str = Field(max_length=64)
+    at: float
+    name: str = Field(min_length=1, max_length=24)
+    text: str = Field(min_length=1, max_length=280)
+
+
+@live.topic("chat/lobby", policy=Log(keep=200), payload="json", publish=True)
+async def chat(op: Operation) -> None:
+    """Everybody on the page may read, and write what is a line."""
+    if op.name == "publish":
+        try:
+            Line.model_validate(op.data)
+        except ValidationError as error:
+            raise Deny(f"not a line of chat: {error.errors()[0]['msg']}") from None
 
 
 @live.topic("echo/{client}", policy=Signal(), publish=True)

@@ -30,10 +30,11 @@ ROOT = Path(__file__).parents[2]
 TOPICS = ["pulse", "pulse/history", "chain/30d", "chat/lobby", "echo"]
 LATE_S = 30.0
 """How long a condition may take on a busy machine before the test gives up."""
-PUBLISH = """(values) => new Promise((done) => {
+PUBLISH = """(values) => Promise.all(values.map((value) => new Promise((done) => {
   const socket = new WebSocket(location.origin.replace('http', 'ws') + '/live/chat/lobby');
-  socket.onopen = () => { values.forEach((value) => socket.send(JSON.stringify(value))); done(); };
-})"""
+  socket.onopen = () => socket.send(JSON.stringify(value));
+  socket.onclose = (event) => done(event.code);
+})))"""
 ALL_LIVE = "Object.values(__demo.snapshot().topics).every((topic) => topic.state === 'live')"
 
 
@@ -266,9 +267,12 @@ def test_what_others_write_is_text(server: Server, open_window: Any) -> None:
         one.page.fill("#name", payload[:24])
         one.say(payload)
         two.until("__demo.snapshot().chat.includes(" + repr(payload) + ")")
-    odd: list[Any] = [None, 5, "text", [], {"text": 5, "name": "x"}, {"text": "x"}, {"text": " ", "name": "x"}]
-    one.page.evaluate(PUBLISH, [*odd, {"text": "y" * 5_000, "name": "z" * 99}])
-    two.until("__demo.snapshot().chat.at(-1) === 'y'.repeat(280)")
+    odd: list[Any] = [None, 5, "text", [], {"text": 5, "name": "x"}, {"text": "x"}]
+    long = {"id": "1", "at": 1, "name": "x", "text": "y" * 281}
+    assert one.page.evaluate(PUBLISH, [*odd, long]) == [1008] * 7, "the server takes lines and nothing else"
+    one.say("after all that")
+    two.until("__demo.snapshot().chat.at(-1) === 'after all that'")
+    two.until("__demo.snapshot().chat.at(-2) === " + repr(payloads[-1]))
     for window in (one, two):
         assert window.page.locator("#chat :is(img, script, svg, a)").count() == 0
         assert window.page.evaluate("window.__hacked") is None

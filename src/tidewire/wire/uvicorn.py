@@ -136,9 +136,6 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         """A message in endless small fragments costs far more memory than its bytes (RFC 6455 10.4)."""
-        if self.close_sent:
-            # what else came in the same read
-            return
         if len(self.frames) >= limits.FRAGMENTS_MAX:
             self.frames = []
             self.conn.fail(1009, f"a message of more than {limits.FRAGMENTS_MAX} fragments")
