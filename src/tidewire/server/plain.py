@@ -7,6 +7,7 @@ closing. What follows a topic is in ``streams``.
 from __future__ import annotations
 
 import asyncio
+import html
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
@@ -133,9 +134,9 @@ def _page(site: Site, request: Request, headers: dict[str, str]) -> Response:
     if isinstance(found, Refusal):
         return refuse(found, headers)
     up = "../" * found[0].count("/")
-    html = _asset("topic.html").replace("{{base}}", f"{up}-/client/")
+    page = _asset("topic.html").replace("{{base}}", f"{up}-/client/").replace("{{topic}}", html.escape(found[0]))
     page_headers = {"content-security-policy": _PAGE_POLICY, "x-content-type-options": "nosniff", "vary": "Accept"}
-    return Response(html, media_type="text/html; charset=utf-8", headers={**headers, **page_headers})
+    return Response(page, media_type="text/html; charset=utf-8", headers={**headers, **page_headers})
 
 
 def get_asset(name: str) -> Response:
@@ -285,6 +286,6 @@ def preflight(site: Site, request: Request) -> Response:
 
 def front_page(base_url: str) -> Response:
     """The front page of the open server: what to type."""
-    html = _asset("front.html").replace("{{base}}", "-/client/").replace("{{url}}", base_url)
+    page = _asset("front.html").replace("{{base}}", "-/client/").replace("{{url}}", html.escape(base_url))
     page_headers = {"content-security-policy": _PAGE_POLICY, "x-content-type-options": "nosniff"}
-    return Response(html, media_type="text/html; charset=utf-8", headers=page_headers)
+    return Response(page, media_type="text/html; charset=utf-8", headers=page_headers)

@@ -1,14 +1,11 @@
 // The live page of one topic: an EventSource on this very URL, shown as text.
 const byId = (id) => document.getElementById(id);
-const name = decodeURIComponent(location.pathname.split("/").slice(2).join("/") || location.pathname.slice(1));
 const SHOWN_MAX = 200;
 let count = 0;
 let recent = 0;
 let rows = [];
 let drawing = false;
 
-byId("name").textContent = name;
-document.title = `${name} · Tidewire`;
 byId("curl").textContent = `curl -N -H "Accept: text/event-stream" ${location.href}`;
 
 function show(text, className = "") {
