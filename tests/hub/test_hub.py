@@ -201,6 +201,27 @@ def test_latest_memory_is_the_number_of_keys() -> None:
     play(scenario)
 
 
+def test_a_reader_that_holds_back_too_many_keys_is_evicted_and_its_lane_goes_with_it() -> None:
+    """Removed keys are told too, so a reader that takes nothing can hold back more than there are keys."""
+
+    async def scenario(bench: Bench) -> None:
+        policy = Latest(key="k", max_keys=3)
+        stalled, healthy = FakeReader(CountingEncoder()), FakeReader(CountingEncoder())
+        await bench.hub.subscribe("t", policy, stalled)
+        await bench.hub.subscribe("t", policy, healthy)
+        for n in range(40):
+            await bench.publish(policy, str(n), key=str(n))
+            await bench.turn()
+            healthy.take()
+        assert stalled.eviction is Eviction.SLOW
+        assert healthy.eviction is None
+        values = [text for text in healthy.texts if text.isdigit()]
+        assert values == [str(n) for n in range(40)], "the flush that evicted one reached the others"
+        assert bench.hub.subscriptions == 1
+
+    play(scenario)
+
+
 def test_one_message_larger_than_the_outbox_still_fits_an_empty_one() -> None:
     async def scenario(bench: Bench) -> None:
         reader = FakeReader(CountingEncoder(), bytes_max=10)

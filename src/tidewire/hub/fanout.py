@@ -95,7 +95,7 @@ class Fanout:
         """The topic has ended: hand out the rest, then the word."""
         self.end = end
         self.flush()
-        for lane in self._conflated.values():
+        for lane in list(self._conflated.values()):
             self._flush_lane(lane)
         for subscription in list(self.subscriptions):
             if subscription.state is not State.CATCHING_UP:
@@ -123,7 +123,7 @@ class Fanout:
         self._flush_buffers(messages)
         # last: who is level then shares the next flush, not this one again
         self._flush_joining(messages)
-        for lane in self._conflated.values():
+        for lane in list(self._conflated.values()):
             lane.add(messages)
             self._flush_or_wait(lane)
 
