@@ -159,7 +159,8 @@ class SeveralProcesses(TidewireError):
         self.why = why
         super().__init__(
             f"more than one process ({why}) with the memory broker: a message would reach only the subscribers of one "
-            "process. Run one process (workers=1), or say Live(isolated=True) if that is what you want"
+            "process. Run one process (workers=1); if that is what you want, say Live(isolated=True) and "
+            "run(..., isolated=True) or --isolated"
         )
 
 

@@ -245,6 +245,27 @@ def test_foreign_pages_are_refused_before_the_upgrade(origin: str) -> None:
     play(scenario)
 
 
+def test_a_peer_is_heard_while_it_catches_up() -> None:
+    """Otherwise its frames wait, reading stops, its pongs go unread and a slow reader dies of that."""
+
+    async def scenario(app: FastAPI, live: Live) -> None:
+        for n in range(20):
+            await live.publish("log", n)
+        other = await SocketCall(app, "/live/log").open()
+        slow = SocketCall(app, "/live/log?since=-1")
+        await slow.open()
+        slow.reading.clear()
+        slow.send("from the slow one")
+        await other.until(lambda s: s.frames)
+        assert other.frames == ["from the slow one"]
+        assert len(slow.frames) < 20
+        await slow.leave()
+        await other.leave()
+        assert live.stats()["subscriptions"] == 0
+
+    play(scenario, limits=Limits(page_messages_max=1))
+
+
 def test_publish_soon_from_a_thread_and_in_order() -> None:
     async def scenario(app: FastAPI, live: Live) -> None:
         socket = await SocketCall(app, "/live/log").open()

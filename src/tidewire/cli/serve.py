@@ -18,6 +18,9 @@ def run(
     port: Port = 8000,
     reload: Annotated[bool, typer.Option("--reload", help="Start again when a source file changes.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes; more than one needs a shared broker.")] = 1,
+    isolated: Annotated[
+        bool, typer.Option("--isolated", help="Several processes that know nothing of one another, on purpose.")
+    ] = False,
 ) -> None:
     """Serve an application with Tidewire's own wire.
 
@@ -30,7 +33,7 @@ def run(
 
     if "" not in sys.path:
         sys.path.insert(0, "")
-    _start(lambda: serve_app(app, host, port, reload=reload, workers=workers))
+    _start(lambda: serve_app(app, host, port, reload=reload, workers=workers, isolated=isolated))
 
 
 def serve(host: Host = "127.0.0.1", port: Port = 8000) -> None:

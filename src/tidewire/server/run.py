@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import ChangeReload
+from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from tidewire.errors import AddressInUse, SeveralProcesses
 from tidewire.limits import RAW_MESSAGE_BYTES_MAX
@@ -120,26 +120,34 @@ def run(
     *,
     reload: bool = False,
     workers: int = 1,
+    isolated: bool = False,
     on_listening: Callable[[str], None] | None = None,
     **options: Any,
 ) -> None:
-    """Serve ``app`` until SIGINT or SIGTERM; returns when everything has ended (within 5 s).
+    """Serve ``app`` until SIGINT or SIGTERM; everything has ended within 5 s.
+
+    After SIGINT it returns; SIGTERM then ends the process, as it would have without us.
 
     ``app``: an ASGI application, or ``"module:app"`` (needed for ``reload`` and ``workers``). ``port`` 0 takes a free
     one. ``on_listening`` is called with the URL once the server answers. ``options`` go to uvicorn. Raises
-    ``AddressInUse``, and ``SeveralProcesses`` for ``workers`` above 1: the memory broker is one process's.
+    ``AddressInUse``, and ``SeveralProcesses`` for ``workers`` above 1: the memory broker is one process's. ``isolated``
+    says that this is meant, and belongs together with ``Live(isolated=True)``.
     """
-    if workers > 1:
+    if workers > 1 and not isolated:
         raise SeveralProcesses(f"workers={workers}")
-    if reload and not isinstance(app, str):
-        raise TypeError('reload needs the application by name: run("module:app", reload=True)')
-    config = make_config(app, host=host, port=port, reload=reload, **options)
+    if (reload or workers > 1) and not isinstance(app, str):
+        raise TypeError('reload and workers need the application by name: run("module:app", reload=True)')
+    config = make_config(app, host=host, port=port, reload=reload, workers=workers, **options)
     sock = bind(host, port)
     server = Server(config, on_listening)
     try:
         if reload:
             logger.info("Reloading on changes; listening on %s", url_of(sock))
             ChangeReload(config, target=server.run, sockets=[sock]).run()
+        elif workers > 1:
+            # uvicorn's supervisor runs uvicorn's server: each process drains at its lifespan's end, within the grace
+            logger.info("Tidewire is listening on %s with %d processes (Ctrl-C stops them)", url_of(sock), workers)
+            Multiprocess(config, sockets=[sock]).run()
         else:
             server.run(sockets=[sock])
     except KeyboardInterrupt:
@@ -147,5 +155,5 @@ def run(
         return
     finally:
         sock.close()
-    if not server.started and not reload:
+    if not server.started and not config.use_subprocess:
         sys.exit(3)

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from tidewire.errors import BadPayload, TidewireError, TooLarge, TopicFinished
 from tidewire.hub.outbox import Batch
 from tidewire.hub.policy import Latest, Log
-from tidewire.hub.subscription import Reader
+from tidewire.hub.subscription import Reader, Subscription
 from tidewire.protocol import codes, plain
 from tidewire.protocol.message import Draft, Kind, Message
 from tidewire.protocol.position import Position, Since
@@ -101,9 +101,13 @@ async def follow(
     reader: Reader,
     listen: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
-    """Run ``connection``: this task writes; a second one subscribes and then listens to the peer."""
+    """Run ``connection``: this task writes, a second one listens to the peer, and a third brings it up to date.
 
-    async def read() -> None:
+    The third is short-lived; the peer is heard meanwhile, because catching up takes as long as the reader does.
+    """
+    subscriptions: list[Subscription] = []
+
+    async def subscribe() -> None:
         subscription = await site.hub.subscribe(
             asked.topic,
             asked.declaration.policy,
@@ -113,18 +117,18 @@ async def follow(
             snapshot=asked.snapshot,
             rate=asked.rate,
         )
-        try:
-            await listen()
-        finally:
-            site.hub.unsubscribe(subscription)
+        subscriptions.append(subscription)
 
     with site.admit(http, connection):
-        task = asyncio.create_task(_guard(read(), connection))
+        tasks = [asyncio.create_task(_guard(work, connection)) for work in (subscribe(), listen())]
         try:
             await connection.run()
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            for subscription in subscriptions:
+                site.hub.unsubscribe(subscription)
 
 
 async def _guard(work: Coroutine[Any, Any, None], connection: Connection) -> None:
