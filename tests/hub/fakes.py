@@ -41,6 +41,8 @@ class FakeReader:
         self._outbox = Outbox(self, bytes_max=bytes_max, messages_max=messages_max)
         self.ready = False
         self.wakes = 0
+        # batches written without queueing
+        self.written: list[Batch] = []
         self.seen: list[Event] = []
         self.end: End | None = None
         self.eviction: Eviction | None = None
@@ -57,7 +59,11 @@ class FakeReader:
         self.wakes += 1
 
     def write_now(self, batch: Batch) -> bool:
-        raise AssertionError("this reader is never ready")
+        """Only called while ``ready``, which a test sets: the socket takes everything at once."""
+        assert self.ready
+        self.written.append(batch)
+        self.seen += batch.items
+        return True
 
     def opened(self, subscription: Subscription, how: Opened) -> None:
         self._outbox.put(Batch((how,), 0, 0))

@@ -87,6 +87,36 @@ def test_a_flush_of_m_messages_to_n_readers_costs_m_plus_n(policy: Policy, messa
     play(scenario)
 
 
+def test_a_ready_reader_is_written_to_once_per_flush_and_never_queued() -> None:
+    async def scenario(bench: Bench) -> None:
+        encode = CountingEncoder()
+        crowd = [FakeReader(encode) for _ in range(100)]
+        subscriptions = [await bench.hub.subscribe("t", Log(), reader) for reader in crowd]
+        for reader in crowd:
+            reader.take()
+            reader.ready, reader.wakes = True, 0
+        for n in range(20):
+            await bench.publish(Log(), str(n))
+        await bench.turn()
+        assert encode.calls == 1
+        assert [len(reader.written) for reader in crowd] == [1] * 100
+        assert len({id(reader.written[0]) for reader in crowd}) == 1, "everybody points to the same batch"
+        assert not any(reader.wakes or reader.outbox.busy for reader in crowd)
+        # the first flush makes them level with the topic, the second is the one they share in the lane
+        await bench.publish(Log(), "20")
+        await bench.turn()
+        # who is no longer ready queues, and then knows what it had written before
+        crowd[0].ready = False
+        await bench.publish(Log(), "21")
+        await bench.turn()
+        assert crowd[0].outbox.busy
+        assert subscriptions[0].sent == Position(crowd[0].messages[-1].epoch, 21)
+        crowd[0].take()
+        assert all(reader.texts == [str(n) for n in range(22)] for reader in crowd)
+
+    play(scenario)
+
+
 def test_only_laggards_of_a_latest_topic_pay_for_themselves() -> None:
     async def scenario(bench: Bench) -> None:
         policy, encode = Latest(key="k"), CountingEncoder()
