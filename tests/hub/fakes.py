@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from tidewire.brokers.base import Deliver, History, Published, Retention
 from tidewire.brokers.memory import MemoryBroker
@@ -41,8 +42,8 @@ class FakeReader:
         self._outbox = Outbox(self, bytes_max=bytes_max, messages_max=messages_max)
         self.ready = False
         self.wakes = 0
-        # batches written without queueing
-        self.written: list[Batch] = []
+        # items written without queueing
+        self.written: list[Any] = []
         self.seen: list[Event] = []
         self.end: End | None = None
         self.eviction: Eviction | None = None
@@ -58,12 +59,17 @@ class FakeReader:
     def wake(self) -> None:
         self.wakes += 1
 
-    def write_now(self, batch: Batch) -> bool:
+    async def write_one(self, item: Any) -> None:
         """Only called while ``ready``, which a test sets: the socket takes everything at once."""
         assert self.ready
-        self.written.append(batch)
-        self.seen += batch.items
-        return True
+        self.written.append(item)
+        self.seen.append(item)
+
+    def began(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        raise AssertionError("nothing here waits")
+
+    def failed(self, batch: Batch, error: Exception) -> None:
+        raise error
 
     def opened(self, subscription: Subscription, how: Opened) -> None:
         self._outbox.put(Batch((how,), 0, 0))

@@ -95,16 +95,20 @@ def test_a_ready_reader_is_written_to_once_per_flush_and_never_queued() -> None:
         for reader in crowd:
             reader.take()
             reader.ready, reader.wakes = True, 0
-        for n in range(20):
+        # the first flush makes them level with the topic, the second is the one they share in the lane
+        await bench.publish(Log(), "0")
+        await bench.turn()
+        assert {subscription.sent for subscription in subscriptions} == {Position(crowd[0].messages[-1].epoch, 1)}
+        for reader in crowd:
+            reader.written.clear()
+        encode.calls = 0
+        for n in range(1, 21):
             await bench.publish(Log(), str(n))
         await bench.turn()
         assert encode.calls == 1
-        assert [len(reader.written) for reader in crowd] == [1] * 100
-        assert len({id(reader.written[0]) for reader in crowd}) == 1, "everybody points to the same batch"
+        assert len({tuple(map(id, reader.written)) for reader in crowd}) == 1, "everybody points to the same batch"
+        assert [len(reader.written) for reader in crowd] == [20] * 100
         assert not any(reader.wakes or reader.outbox.busy for reader in crowd)
-        # the first flush makes them level with the topic, the second is the one they share in the lane
-        await bench.publish(Log(), "20")
-        await bench.turn()
         # who is no longer ready queues, and then knows what it had written before
         crowd[0].ready = False
         await bench.publish(Log(), "21")
@@ -113,6 +117,30 @@ def test_a_ready_reader_is_written_to_once_per_flush_and_never_queued() -> None:
         assert subscriptions[0].sent == Position(crowd[0].messages[-1].epoch, 21)
         crowd[0].take()
         assert all(reader.texts == [str(n) for n in range(22)] for reader in crowd)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("policy", [Log(), Signal(), Latest()])
+def test_a_ready_reader_that_has_left_or_comes_late_is_noticed(policy: Policy) -> None:
+    async def scenario(bench: Bench) -> None:
+        encode = CountingEncoder()
+        readers = [FakeReader(encode) for _ in range(3)]
+        subscriptions = []
+        for n, reader in enumerate(readers):
+            subscriptions.append(await bench.hub.subscribe("t", policy, reader))
+            for _ in range(2):
+                reader.take()
+                reader.ready = True
+                await bench.publish(policy, f"with {n}")
+                await bench.turn()
+        assert {tuple(reader.texts[-2:]) for reader in readers} == {("with 2", "with 2")}
+        bench.hub.unsubscribe(subscriptions[0])
+        await bench.publish(policy, "last")
+        await bench.turn()
+        for reader in readers:
+            reader.take()
+        assert [reader.texts[-1] for reader in readers] == ["with 2", "last", "last"]
 
     play(scenario)
 
@@ -579,7 +607,8 @@ def test_a_state_larger_than_the_outbox_is_handed_over_in_pieces() -> None:
 
 def test_drained_waits_for_every_reader_and_names_how_many_are_behind() -> None:
     async def scenario(bench: Bench) -> None:
-        readers = [FakeReader(CountingEncoder()) for _ in range(3)]
+        encode = CountingEncoder()
+        readers = [FakeReader(encode) for _ in range(3)]
         for reader in readers:
             await bench.hub.subscribe("t", Log(), reader)
             reader.take()

@@ -8,19 +8,10 @@ from typing import Any
 
 import pytest
 
-from tidewire.hub.outbox import Batch, Offered
+from tidewire.hub.outbox import Batch
+from tidewire.hub.pump import Pump
 from tidewire.limits import Limits
 from tidewire.server.connection import GONE, Connection
-
-
-class Source:
-    """A subscription that holds nothing back."""
-
-    def pull(self) -> Batch | None:
-        return None
-
-    def handed_over(self, batch: Batch) -> None:
-        raise AssertionError("it was not written")
 
 
 class BrokenLink:
@@ -46,13 +37,15 @@ class BrokenLink:
         return 0
 
 
-async def offer_to_a_sleeping_writer(error: Exception) -> Connection:
-    connection = Connection(BrokenLink(error), Limits())
+async def flush_to_a_sleeping_writer(error: Exception) -> Connection:
+    connection, pump, batch = Connection(BrokenLink(error), Limits()), Pump(), Batch(("x",), 1, 1)
     running = asyncio.create_task(connection.run())
     await asyncio.sleep(0)
     assert connection.ready
-    assert connection.outbox.offer(Batch(("x",), 1, 1), Source()) is Offered.QUEUED
+    assert pump.write((connection,), batch) == [connection]
     assert not connection.ready
+    assert connection.outbox.busy
+    pump.close()
     async with asyncio.timeout(5):
         await running
     return connection
@@ -60,11 +53,48 @@ async def offer_to_a_sleeping_writer(error: Exception) -> Connection:
 
 def test_an_error_of_a_begun_write_is_the_writers() -> None:
     with pytest.raises(ValueError, match="a middleware's bug"):
-        asyncio.run(offer_to_a_sleeping_writer(ValueError("a middleware's bug")))
+        asyncio.run(flush_to_a_sleeping_writer(ValueError("a middleware's bug")))
 
 
 def test_a_peer_found_gone_by_a_begun_write_ends_the_connection() -> None:
-    connection = asyncio.run(offer_to_a_sleeping_writer(ConnectionResetError()))
+    connection = asyncio.run(flush_to_a_sleeping_writer(ConnectionResetError()))
     assert connection.verdict is not None
     assert connection.verdict.code == GONE
     assert connection.outbox.closed
+
+
+class StuckLink(BrokenLink):
+    """Waits for a peer that takes nothing, and says how that ended."""
+
+    def __init__(self) -> None:
+        super().__init__(ValueError("unused"))
+        self.cancelled = 0
+
+    async def write_one(self, item: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+@pytest.mark.parametrize("passes", [0, 1, 5])
+def test_a_begun_write_that_does_not_return_is_cancelled_with_the_connection(passes: int) -> None:
+    async def run() -> None:
+        link, pump = StuckLink(), Pump()
+        connection = Connection(link, Limits())
+        running = asyncio.create_task(connection.run())
+        await asyncio.sleep(0)
+        pump.write((connection,), Batch(("x",), 1, 1))
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        connection.peer_gone()
+        async with asyncio.timeout(5):
+            await running
+            pump.close()
+            while len(asyncio.all_tasks()) > 1:
+                await asyncio.sleep(0)
+        assert link.cancelled == 1
+        assert not connection.outbox.busy
+
+    asyncio.run(run())

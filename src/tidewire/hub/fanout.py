@@ -10,6 +10,7 @@ from tidewire.hub.conflator import newest_of_each_key
 from tidewire.hub.lanes import ConflatedLane, StreamLane, make_room
 from tidewire.hub.outbox import Batch, Outbox
 from tidewire.hub.policy import Latest, Log, Policy
+from tidewire.hub.pump import Pump
 from tidewire.hub.stats import Stats
 from tidewire.hub.subscription import Encode, Eviction, Gap, State, Subscription
 from tidewire.limits import Limits
@@ -23,7 +24,7 @@ class Fanout:
     A queue's limit: more than ``gather_messages_max`` messages or ``gather_bytes_max`` bytes are flushed at once.
     """
 
-    def __init__(self, topic: str, policy: Policy, *, limits: Limits, clock: Clock, stats: Stats) -> None:
+    def __init__(self, topic: str, policy: Policy, *, limits: Limits, clock: Clock, stats: Stats, pump: Pump) -> None:
         self.topic = topic
         self.policy = policy
         # attaching to the broker and detaching happen one at a time
@@ -31,6 +32,8 @@ class Fanout:
         self.attached = False
         # every reader that is not ended, in the order they came
         self.subscriptions: dict[Subscription, None] = {}
+        # of these, the connections that have something to write
+        self.busy: set[Outbox] = set()
         # those whose history is being read: they get a copy of every flush
         self._catching_up: dict[Subscription, None] = {}
         # those that are ahead of what has been delivered here: they get what they have not, until they are level
@@ -44,6 +47,7 @@ class Fanout:
         self._limits = limits
         self._clock = clock
         self._stats = stats
+        self._pump = pump
         self._gathered: list[Message] = []
         self._gathered_bytes = 0
         self._streams: dict[Encode, StreamLane] = {}
@@ -168,20 +172,22 @@ class Fanout:
             batch = subscription.reader.encode(fresh)
             if shared is not None:
                 shared[name] = batch
-        if subscription.offer(batch):
-            self._stats.delivered += batch.count
-        else:
+        if not self._pump.write((subscription.outbox.writer,), batch):
+            subscription.sent = batch.position
+        elif not subscription.offer(batch):
             self.evict(subscription, Eviction.SLOW)
+            return
+        self._stats.delivered += batch.count
 
     def _is_level(self, subscription: Subscription) -> bool:
         assert subscription.at is not None
         return self.position is not None and self.position >= subscription.at
 
     def _flush_stream(self, lane: StreamLane, messages: list[Message]) -> None:
-        if not lane.live:
+        if not len(lane):
             return
-        batch, full = lane.flush(messages)
-        self._stats.delivered += (len(lane.live) - len(full)) * batch.count
+        batch, full = lane.flush(messages, self._pump)
+        self._stats.delivered += (len(lane) - len(full)) * batch.count
         for subscription in full:
             if isinstance(self.policy, Log):
                 self.evict(subscription, Eviction.SLOW)
@@ -203,7 +209,7 @@ class Fanout:
         timer = self._timers.pop(lane, None)
         if timer is not None:
             timer.cancel()
-        count, lost = lane.flush(self._clock.now())
+        count, lost = lane.flush(self._clock.now(), self._pump)
         self._stats.delivered += count
         for subscription in lost:
             self.evict(subscription, Eviction.SLOW)
@@ -218,15 +224,12 @@ class Fanout:
         now = self._clock.now()
         return max((lane.due_in(now) for lane in self._conflated.values() if lane.pending), default=0.0)
 
-    def busy_outboxes(self) -> list[Outbox]:
-        """Those of its readers whose connections have something to write."""
-        return [subscription.outbox for subscription in self.subscriptions if subscription.outbox.busy]
-
     # Who hears it
 
     def add(self, subscription: Subscription) -> None:
         """Register a reader; it hears nothing yet."""
         self.subscriptions[subscription] = None
+        subscription.outbox.watch(self.busy)
 
     def begin_buffering(self, subscription: Subscription) -> None:
         """From now on keep what is delivered for this reader, while its history is being read."""
@@ -279,13 +282,14 @@ class Fanout:
     def remove(self, subscription: Subscription) -> None:
         """The reader is gone; lanes nobody uses go with it."""
         self.subscriptions.pop(subscription, None)
+        subscription.outbox.unwatch(self.busy)
         self._catching_up.pop(subscription, None)
         self._joining.pop(subscription, None)
         subscription.state = State.ENDED
         subscription.buffer = []
         for encode, stream in list(self._streams.items()):
             stream.leave(subscription)
-            if not stream.live:
+            if not len(stream):
                 del self._streams[encode]
         for name, lane in list(self._conflated.items()):
             lane.leave(subscription)

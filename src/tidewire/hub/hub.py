@@ -12,6 +12,7 @@ from tidewire.clock import Clock, LoopClock
 from tidewire.errors import DrainTimeout
 from tidewire.hub.fanout import Fanout
 from tidewire.hub.policy import Latest, Policy, Signal
+from tidewire.hub.pump import Pump
 from tidewire.hub.recovery import LogRecovery, ReaderGone, begin_latest, begin_signal
 from tidewire.hub.stats import Stats
 from tidewire.hub.subscription import Eviction, Reader, Subscription
@@ -46,6 +47,7 @@ class Hub:
         self.clock: Clock = clock or LoopClock()
         self.stats = Stats()
         self.flush_window_s = flush_window_s
+        self._pump = Pump()
         self._fanouts: dict[str, Fanout] = {}
         # topics with something gathered since the last flush
         self._unflushed: dict[Fanout, None] = {}
@@ -68,6 +70,7 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.broker.close()
+        self._pump.close()
 
     # Publishing
 
@@ -108,24 +111,23 @@ class Hub:
             return
         if fanout.pending:
             await self._flush_next()
-        if not fanout.pending and not fanout.busy_outboxes():
+        if not fanout.pending and not fanout.busy:
             # the usual case needs no deadline
             return
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wait_until_drained(fanout)
         except TimeoutError:
-            behind = len(fanout.busy_outboxes())
+            behind = len(fanout.busy)
             raise DrainTimeout(topic, behind, timeout_s) from None
 
     async def _wait_until_drained(self, fanout: Fanout) -> None:
         while True:
             if fanout.pending:
                 await self._flush_next()
-            waiting = fanout.busy_outboxes()
-            if not waiting and not fanout.pending:
+            if not fanout.busy and not fanout.pending:
                 return
-            for outbox in waiting:
+            for outbox in list(fanout.busy):
                 await outbox.drained()
             if fanout.pending:
                 await self._sleep(fanout.next_flush_in())
@@ -235,7 +237,7 @@ class Hub:
     async def _attach(self, topic: str, policy: Policy, subscription: Subscription) -> Fanout:
         fanout = self._fanouts.get(topic)
         if fanout is None:
-            fanout = Fanout(topic, policy, limits=self.limits, clock=self.clock, stats=self.stats)
+            fanout = Fanout(topic, policy, limits=self.limits, clock=self.clock, stats=self.stats, pump=self._pump)
             self._fanouts[topic] = fanout
         fanout.add(subscription)
         try:

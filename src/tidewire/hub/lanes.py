@@ -10,51 +10,71 @@ from collections.abc import Iterable, Sequence
 
 from tidewire.hub.conflator import Conflator
 from tidewire.hub.outbox import Batch, Writer
+from tidewire.hub.pump import Pump
 from tidewire.hub.subscription import Encode, Subscription
 from tidewire.protocol.message import Message
 from tidewire.protocol.position import Position, position_of
 
 
-class StreamLane:
-    """Live readers of a ``Log`` or ``Signal`` topic that share an encoding."""
+class _Shared:
+    """Readers that share batches, by their connections: a flush touches nothing else of who is ready."""
 
-    __slots__ = ("_encode", "_position", "live")
+    __slots__ = ("_position", "_writers", "of")
 
-    def __init__(self, encode: Encode) -> None:
-        self._encode = encode
-        # by the connection, one subscription each: the loop below touches nothing but connections
-        self.live: dict[Writer, Subscription] = {}
-        # of the last message flushed before: what a reader has written that has not queued anything since
+    def __init__(self) -> None:
+        self.of: dict[Writer, Subscription] = {}
+        # its keys, until somebody comes or goes
+        self._writers: tuple[Writer, ...] | None = None
+        # of the last batch before: what a reader has written that has not queued anything since
         self._position: Position | None = None
 
     def join(self, subscription: Subscription) -> None:
+        self.of[subscription.outbox.writer] = subscription
+        self._writers = None
+
+    def leave(self, subscription: Subscription) -> None:
+        writer = subscription.outbox.writer
+        if self.of.get(writer) is subscription:
+            del self.of[writer]
+            self._writers = None
+
+    def write(self, batch: Batch, pump: Pump) -> list[Subscription]:
+        """Write ``batch`` to those that are ready; returns the others, to queue it."""
+        if self._writers is None:
+            self._writers = tuple(self.of)
+        held = [self.of[writer] for writer in pump.write(self._writers, batch) if writer in self.of]
+        for subscription in held:
+            if not subscription.outstanding and self._position is not None:
+                # it was ready until now, and this was not noted for each batch
+                subscription.sent = max(self._position, subscription.sent or self._position)
+        self._position = batch.position
+        return held
+
+
+class StreamLane:
+    """Live readers of a ``Log`` or ``Signal`` topic that share an encoding."""
+
+    __slots__ = ("_encode", "_live")
+
+    def __init__(self, encode: Encode) -> None:
+        self._encode = encode
+        self._live = _Shared()
+
+    def __len__(self) -> int:
+        return len(self._live.of)
+
+    def join(self, subscription: Subscription) -> None:
         """The reader has everything flushed so far."""
-        self.live[subscription.outbox.writer] = subscription
+        self._live.join(subscription)
 
     def leave(self, subscription: Subscription) -> None:
         """The reader is gone; twice is nothing."""
-        writer = subscription.outbox.writer
-        if self.live.get(writer) is subscription:
-            del self.live[writer]
+        self._live.leave(subscription)
 
-    def flush(self, messages: Sequence[Message]) -> tuple[Batch, list[Subscription]]:
+    def flush(self, messages: Sequence[Message], pump: Pump) -> tuple[Batch, list[Subscription]]:
         """Encode once and hand to all; returns the batch and those that had no room for it."""
         batch = self._encode(messages)
-        full = []
-        # the one loop that runs for every reader of every flush: a ready connection costs one call
-        for writer in self.live:
-            if writer.ready and writer.write_now(batch):
-                continue
-            if not self._queue(self.live[writer], batch):
-                full.append(self.live[writer])
-        self._position = batch.position
-        return batch, full
-
-    def _queue(self, subscription: Subscription, batch: Batch) -> bool:
-        if not subscription.outstanding and self._position is not None:
-            # it was ready until now, and this was not noted for each message
-            subscription.sent = max(self._position, subscription.sent or self._position)
-        return subscription.offer(batch)
+        return batch, [held for held in self._live.write(batch, pump) if not held.offer(batch)]
 
 
 def make_room(subscription: Subscription, batch: Batch) -> int:
@@ -86,12 +106,12 @@ class ConflatedLane:
         self._pending: dict[str | None, Message] = {}
         self._last_flush = float("-inf")
         # readers that took everything: they share the batch
-        self._live: dict[Subscription, None] = {}
+        self._live = _Shared()
         # readers that have not: each has a conflator of its own
         self._lagging: dict[Subscription, Conflator] = {}
 
     def __len__(self) -> int:
-        return len(self._live) + len(self._lagging)
+        return len(self._live.of) + len(self._lagging)
 
     def add(self, messages: Iterable[Message]) -> None:
         """Note what has changed."""
@@ -117,10 +137,10 @@ class ConflatedLane:
 
     def leave(self, subscription: Subscription) -> None:
         """The reader is gone."""
-        self._live.pop(subscription, None)
+        self._live.leave(subscription)
         self._lagging.pop(subscription, None)
 
-    def flush(self, now: float) -> tuple[int, list[Subscription]]:
+    def flush(self, now: float, pump: Pump) -> tuple[int, list[Subscription]]:
         """Carry what is pending to everybody; returns messages queued, and readers that hold back too many keys."""
         if not self._pending:
             return 0, []
@@ -129,22 +149,21 @@ class ConflatedLane:
         self._pending.clear()
         self._settle(position_of(messages[0]))
         lost = self._flush_lagging(messages)
-        return self._flush_live(messages), lost
+        return self._flush_live(messages, pump), lost
 
-    def _flush_live(self, messages: list[Message]) -> int:
-        if not self._live:
+    def _flush_live(self, messages: list[Message], pump: Pump) -> int:
+        if not self._live.of:
             return 0
         batch = self._encode(messages)
-        count = 0
-        for subscription in list(self._live):
-            if subscription.outstanding < 2 and subscription.offer(batch):
-                count += batch.count
-            else:
-                self._begin_to_lag(subscription, messages)
-        return count
+        readers, lags = len(self._live.of), 0
+        for held in self._live.write(batch, pump):
+            if held.outstanding >= 2 or not held.offer(batch):
+                self._begin_to_lag(held, messages)
+                lags += 1
+        return (readers - lags) * batch.count
 
     def _begin_to_lag(self, subscription: Subscription, messages: list[Message]) -> None:
-        del self._live[subscription]
+        self._live.leave(subscription)
         conflator = subscription.conflator = Conflator()
         self._lagging[subscription] = conflator
         self._give(subscription, conflator, messages)
@@ -168,7 +187,7 @@ class ConflatedLane:
             if not len(conflator) and subscription.outstanding == 0 and conflator.seen < oldest_pending:
                 del self._lagging[subscription]
                 subscription.conflator = None
-                self._live[subscription] = None
+                self._live.join(subscription)
 
     def restart(self, epoch: str) -> None:
         """The topic has lost its state and readers are told: what waits from before ``epoch`` is part of it."""

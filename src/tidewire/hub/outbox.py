@@ -8,7 +8,7 @@ never fills it, its values wait in their conflator and are pulled when there is 
 from __future__ import annotations
 
 import asyncio
-import enum
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,22 +39,21 @@ class Source(Protocol):
         """``batch`` has left for the socket."""
 
 
-class Offered(enum.Enum):
-    """What became of a batch that was offered."""
-
-    WRITTEN = "written"
-    QUEUED = "queued"
-    FULL = "full"
-
-
 class Writer(Protocol):
     """Who writes what an outbox holds: one connection."""
 
     ready: bool
-    """It sleeps and the outbox holds nothing: ``write_now`` may be called."""
+    """It sleeps and the outbox holds nothing: a flush may write in its name."""
 
-    def write_now(self, batch: Batch) -> bool:
-        """Write a batch while ready: True when it is done, False when it was begun (and ``Outbox.begin`` called)."""
+    @property
+    def write_one(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
+        """Writes one item of a batch. Only while ready."""
+
+    def began(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        """``task`` has begun to write ``batch`` and waits for the peer: await it, and call ``Outbox.done``."""
+
+    def failed(self, batch: Batch, error: Exception) -> None:
+        """Writing ``batch`` has raised: the connection's error."""
 
     def wake(self) -> None:
         """The outbox has turned from idle to having something, or nothing more will come. No longer ready."""
@@ -74,6 +73,7 @@ class Outbox:
         "_messages_max",
         "_queue",
         "_sealed",
+        "_watches",
         "busy",
         "closed",
         "count",
@@ -97,6 +97,8 @@ class Outbox:
         self.count = 0
         # something waits, or is being written
         self.busy = False
+        # where it is listed while it is busy
+        self._watches: list[set[Outbox]] = []
         # takes nothing more, but still gives what it has
         self._sealed = False
         self.closed = False
@@ -113,25 +115,22 @@ class Outbox:
             return True
         return self.size_bytes + batch.size_bytes <= self._bytes_max and self.count + batch.count <= self._messages_max
 
-    def offer(self, batch: Batch, source: Source) -> Offered:
-        """Write ``batch`` at once where the connection is ready, else queue it where it fits.
+    def offer(self, batch: Batch, source: Source) -> bool:
+        """Queue ``batch`` where it fits; False and nothing has happened when it does not: the policy decides.
 
-        When it is ``FULL`` nothing has happened: the policy decides what does.
+        What a flush has just begun to write is in the queue's account already and is only given its ``source``.
         """
-        if self.writer.ready and self.writer.write_now(batch):
-            return Offered.WRITTEN
         if self._in_flight is not None and self._in_flight[0] is batch:
-            # write_now has begun it just now
             self._in_flight = (batch, source)
-            return Offered.QUEUED
+            return True
         if not self.has_room(batch):
-            return Offered.FULL
+            return False
         self.put(batch, source)
-        return Offered.QUEUED
+        return True
 
     def begin(self, batch: Batch) -> None:
-        """``write_now`` has begun ``batch``, and the writer goes on with it."""
-        self.busy = True
+        """A flush has begun to write ``batch``, and the writer goes on with it."""
+        self._set_busy()
         self._in_flight = (batch, None)
         self._count(batch)
 
@@ -143,10 +142,27 @@ class Outbox:
         self._count(batch)
         self._become_busy()
 
+    def watch(self, busy: set[Outbox]) -> None:
+        """Be in ``busy`` whenever something waits here, or is being written."""
+        self._watches.append(busy)
+        if self.busy:
+            busy.add(self)
+
+    def unwatch(self, busy: set[Outbox]) -> None:
+        """No longer be listed there; twice is nothing."""
+        if any(watch is busy for watch in self._watches):
+            self._watches = [watch for watch in self._watches if watch is not busy]
+            busy.discard(self)
+
     def _become_busy(self) -> None:
         if not self.busy:
-            self.busy = True
+            self._set_busy()
             self.writer.wake()
+
+    def _set_busy(self) -> None:
+        self.busy = True
+        for watch in self._watches:
+            watch.add(self)
 
     def _count(self, batch: Batch) -> None:
         self.size_bytes += batch.size_bytes
@@ -230,6 +246,8 @@ class Outbox:
 
     def _become_idle(self) -> None:
         self.busy = False
+        for watch in self._watches:
+            watch.discard(self)
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tidewire.hub.conflator import Conflator
-from tidewire.hub.outbox import Batch, Offered, Outbox
+from tidewire.hub.outbox import Batch, Outbox
 from tidewire.protocol.message import End, Message
 from tidewire.protocol.position import Position
 
@@ -121,13 +121,11 @@ class Subscription:
         return self.conflator is not None and self.conflator.seen.epoch == epoch
 
     def offer(self, batch: Batch) -> bool:
-        """Write or queue ``batch``; False when the connection has no room for it."""
-        offered = self.outbox.offer(batch, self)
-        if offered is Offered.WRITTEN:
-            self.sent = batch.position or self.sent
-        elif offered is Offered.QUEUED:
-            self.outstanding += 1
-        return offered is not Offered.FULL
+        """Queue ``batch``; False when the connection has no room for it."""
+        if not self.outbox.offer(batch, self):
+            return False
+        self.outstanding += 1
+        return True
 
     def put(self, batch: Batch) -> None:
         """Queue ``batch`` on the connection, which has been seen to have room."""

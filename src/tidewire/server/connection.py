@@ -7,13 +7,13 @@ eviction interrupts a write that does not return.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from tidewire.hub.outbox import Batch, Outbox
 from tidewire.limits import Limits
 from tidewire.protocol.codes import shorten_reason
-from tidewire.wire import eager
 from tidewire.wire.asgi import Link, means_gone
 
 GONE = 1006
@@ -51,18 +51,18 @@ class Connection:
         "_loop",
         "_silent",
         "_sleeper",
-        "_write_one",
         "_writer",
         "_writing",
         "outbox",
         "ready",
         "verdict",
+        "write_one",
     )
 
     def __init__(self, link: Link, limits: Limits, heartbeat: Batch | None = None) -> None:
         self._link = link
-        # looked up once: it is called for every delivery
-        self._write_one = link.write_one
+        # what a flush calls for every delivery (``hub.outbox.Writer``)
+        self.write_one: Callable[[Any], Coroutine[Any, Any, None]] = link.write_one
         self._limits = limits
         self._heartbeat = heartbeat
         self.outbox = Outbox(self, bytes_max=limits.outbox_bytes_max, messages_max=limits.outbox_messages_max)
@@ -79,7 +79,7 @@ class Connection:
         # nothing was written for the time of a heartbeat
         self._silent = False
         # a write that was begun while the writer slept and has to wait, or the error it ended with
-        self._begun: eager.Begun | None = None
+        self._begun: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
 
     def end(self, verdict: Verdict) -> None:
@@ -125,7 +125,7 @@ class Connection:
             self._writer = None
             self.outbox.close()
             if self._begun is not None:
-                self._begun[0].close()
+                self._begun.cancel()
         await self._say_goodbye()
 
     async def _write_all(self) -> None:
@@ -154,31 +154,28 @@ class Connection:
         finally:
             self._writing = False
 
-    async def _finish_begun(self, begun: eager.Begun) -> None:
+    async def _finish_begun(self, begun: asyncio.Task[None]) -> None:
         self._begun = None
         try:
-            await eager.finish(begun)
+            await begun
         finally:
             self._writing = False
         self.outbox.done()
 
-    def write_now(self, batch: Batch) -> bool:
-        """Write ``batch`` without waking the sleeping writer (``hub.outbox.Writer``)."""
-        writer = self._writer
-        assert writer is not None, "only a sleeping writer is ready"
-        try:
-            items = batch.items
-            coroutine = self._write_one(items[0]) if len(items) == 1 else self._link.write(items)
-            begun = eager.begin(coroutine, writer, self._loop)
-            if begun is None:
-                return True
-            self._begun = begun
-        except Exception as error:  # noqa: BLE001 - raised again by the writer, whose it is
-            self._failure = error
+    def began(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        """``task`` writes ``batch`` in our name and has to wait for the peer (``hub.outbox.Writer``)."""
+        self._begun = task
+        self._take_over(batch)
+
+    def failed(self, batch: Batch, error: Exception) -> None:
+        """A write in our name has raised: the writer raises it again, whose it is (``hub.outbox.Writer``)."""
+        self._failure = error
+        self._take_over(batch)
+
+    def _take_over(self, batch: Batch) -> None:
         self._writing = True
         self.outbox.begin(batch)
         self.wake()
-        return False
 
     async def _sleep(self) -> None:
         """Wait for something to write, or for the time of a heartbeat; meanwhile others may write in our name."""
