@@ -10,27 +10,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tidewire.app import Live, Topic
+    from tidewire.client.connect import Ending, connect
     from tidewire.client.errors import (
         BadURL,
         Disconnected,
         NoAnswer,
         NotATopic,
+        NotAWebSocket,
         NothingListens,
         Refused,
         TopicFailed,
     )
     from tidewire.client.publish import Publisher, publish
+    from tidewire.client.reconnect import Advice, Backoff, ComeBack
     from tidewire.client.resume import Gap, Received
     from tidewire.client.topic import State, Subscription, subscribe
     from tidewire.errors import (
         AddressInUse,
+        BadAddress,
         BadPayload,
         BadPosition,
         BadTopic,
         ClientError,
+        Close,
+        ConnectionClosed,
+        ConnectionClosedError,
+        ConnectionClosedOK,
         DeclarationError,
         Deny,
         DrainTimeout,
+        NotOffered,
         NotRunning,
         PublishQueueFull,
         SeveralProcesses,
@@ -42,40 +51,61 @@ if TYPE_CHECKING:
     )
     from tidewire.hub.policy import Latest, Log, Signal
     from tidewire.limits import Limits
+    from tidewire.server.accept import accept
     from tidewire.server.gate import Operation
     from tidewire.server.run import run
+    from tidewire.server.serve import Server, serve
+    from tidewire.wire.connection import Connection
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "app": ("Live", "Topic"),
-    "client.errors": ("BadURL", "Disconnected", "NoAnswer", "NotATopic", "NothingListens", "Refused", "TopicFailed"),
+    "client.connect": ("Ending", "connect"),
+    "client.errors": (
+        "BadURL", "Disconnected", "NoAnswer", "NotATopic", "NotAWebSocket", "NothingListens", "Refused", "TopicFailed",
+    ),
     "client.publish": ("Publisher", "publish"),
+    "client.reconnect": ("Advice", "Backoff", "ComeBack"),
     "client.resume": ("Gap", "Received"),
     "client.topic": ("State", "Subscription", "subscribe"),
     "errors": (
-        "AddressInUse", "BadPayload", "BadPosition", "BadTopic", "ClientError", "DeclarationError", "Deny",
-        "DrainTimeout", "NotRunning", "PublishQueueFull", "SeveralProcesses", "TidewireError", "TooLarge",
+        "AddressInUse", "BadAddress", "BadPayload", "BadPosition", "BadTopic", "ClientError", "Close",
+        "ConnectionClosed", "ConnectionClosedError", "ConnectionClosedOK", "DeclarationError", "Deny", "DrainTimeout",
+        "NotOffered", "NotRunning", "PublishQueueFull", "SeveralProcesses", "TidewireError", "TooLarge",
         "TooManyTopics", "TopicFinished", "UnknownTopic",
     ),
     "hub.policy": ("Latest", "Log", "Signal"),
     "limits": ("Limits",),
+    "server.accept": ("accept",),
     "server.gate": ("Operation",),
     "server.run": ("run",),
+    "server.serve": ("Server", "serve"),
+    "wire.connection": ("Connection",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AddressInUse",
+    "Advice",
+    "Backoff",
+    "BadAddress",
     "BadPayload",
     "BadPosition",
     "BadTopic",
     "BadURL",
     "ClientError",
+    "Close",
+    "ComeBack",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
     "DeclarationError",
     "Deny",
     "Disconnected",
     "DrainTimeout",
+    "Ending",
     "Gap",
     "Latest",
     "Limits",
@@ -83,6 +113,8 @@ __all__ = [
     "Log",
     "NoAnswer",
     "NotATopic",
+    "NotAWebSocket",
+    "NotOffered",
     "NotRunning",
     "NothingListens",
     "Operation",
@@ -90,6 +122,7 @@ __all__ = [
     "Publisher",
     "Received",
     "Refused",
+    "Server",
     "SeveralProcesses",
     "Signal",
     "State",
@@ -101,13 +134,19 @@ __all__ = [
     "TopicFailed",
     "TopicFinished",
     "UnknownTopic",
+    "accept",
+    "connect",
     "publish",
     "run",
+    "serve",
     "subscribe",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "exceptions":
+        # where programs written for ``websockets`` look for ConnectionClosed
+        return import_module("tidewire.errors")
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'tidewire' has no attribute {name!r}")

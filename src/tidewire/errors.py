@@ -16,13 +16,19 @@
     ├── PublishQueueFull    publish_soon was called faster than the loop can publish
     ├── DrainTimeout        readers did not catch up in the time given
     ├── AddressInUse        the port is taken by another program
+    ├── BadAddress          this machine cannot listen there
     ├── SeveralProcesses    one memory broker, more than one process
-    └── ClientError         raised by tidewire.subscribe and tidewire.publish
-        ├── BadURL              not a URL of a topic
+    ├── NotOffered          the server below offers no such thing to applications
+    ├── ConnectionClosed    a raw connection has ended
+    │   ├── ConnectionClosedOK      with 1000, 1001 or no code at all
+    │   └── ConnectionClosedError   with any other code, or without a close frame
+    └── ClientError         raised by tidewire.connect, subscribe and publish
+        ├── BadURL              not a URL that can be asked
         ├── Refused             the server said no, with a status or a close code
         ├── NothingListens      nobody answers at the address
         ├── NoAnswer            the server accepted and then kept silent
         ├── NotATopic           the URL answers, but not as a Tidewire topic
+        ├── NotAWebSocket       the URL answers, but opens no WebSocket
         ├── Disconnected        the line was lost and no further attempt is made
         └── TopicFailed         the topic was finished with an error
 
@@ -30,6 +36,9 @@ Each says in one sentence what happened and what to do; facts are attributes.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
 
 
 class TidewireError(Exception):
@@ -152,6 +161,15 @@ class AddressInUse(TidewireError):
         )
 
 
+class BadAddress(TidewireError):
+    """This machine cannot listen there. Attributes: ``host`` (str), ``why`` (str)."""
+
+    def __init__(self, host: str, why: str) -> None:
+        self.host = host
+        self.why = why
+        super().__init__(f"cannot listen on {host!a}: {why}; use 127.0.0.1, or 0.0.0.0 for every address")
+
+
 class SeveralProcesses(TidewireError):
     """One memory broker per process means that most subscribers would miss most messages. Attribute: ``why``."""
 
@@ -164,5 +182,99 @@ class SeveralProcesses(TidewireError):
         )
 
 
+class NotOffered(TidewireError):
+    """The server below does not offer this to applications. Attribute: ``what`` (str)."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"this server offers applications no {what}: start it with tidewire.run, or uvicorn with "
+            "ws=tidewire.wire.uvicorn.Protocol"
+        )
+
+
+_MEANINGS: Final = {
+    1000: "OK",
+    1001: "going away",
+    1002: "protocol error",
+    1003: "unsupported data",
+    1005: "no status received [internal]",
+    1006: "abnormal closure [internal]",
+    1007: "invalid frame payload data",
+    1008: "policy violation",
+    1009: "message too big",
+    1010: "mandatory extension",
+    1011: "internal error",
+    1012: "service restart",
+    1013: "try again later",
+    1014: "bad gateway",
+    1015: "TLS failure [internal]",
+}
+"""The names of the close codes in the IANA registry, as ``websockets`` prints them."""
+_OK_CODES: Final = frozenset({1000, 1001, 1005})
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """A close frame (RFC 6455 5.5.1): ``code`` and ``reason``, which may be empty. 1005: it carried no code."""
+
+    code: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        meaning = _MEANINGS.get(self.code)
+        if meaning is None:
+            meaning = "registered" if 3000 <= self.code < 4000 else "private use" if self.code >= 4000 else "unknown"
+        return f"{self.code} ({meaning})" + (f" {self.reason}" if self.reason else "")
+
+
+class ConnectionClosed(TidewireError):
+    """The connection has ended: nothing more comes, nothing more can be sent.
+
+    Attributes: ``rcvd`` and ``sent``, the close frames (``Close`` or None); ``received_first`` (bool or None: only
+    one of them there); ``code`` (int, 1006 when no close frame came) and ``reason`` (str).
+    """
+
+    def __init__(self, rcvd: Close | None, sent: Close | None, received_first: bool | None = None) -> None:
+        self.rcvd = rcvd
+        self.sent = sent
+        self.received_first = received_first if rcvd is not None and sent is not None else None
+        # without a frame from the peer, what we said is why it ended
+        known = rcvd if rcvd is not None else sent
+        self.code = 1006 if known is None else known.code
+        self.reason = "" if known is None else known.reason
+        super().__init__(self._tell())
+
+    def _tell(self) -> str:
+        if self.rcvd is None:
+            return (
+                "no close frame received or sent" if self.sent is None else f"sent {self.sent}; no close frame received"
+            )
+        if self.sent is None:
+            return f"received {self.rcvd}; no close frame sent"
+        if self.received_first:
+            return f"received {self.rcvd}; then sent {self.sent}"
+        return f"sent {self.sent}; then received {self.rcvd}"
+
+
+class ConnectionClosedOK(ConnectionClosed):
+    """It ended as it should: 1000, 1001, or a close frame without a code, both ways."""
+
+
+class ConnectionClosedError(ConnectionClosed):
+    """It ended with another code, or the line was cut."""
+
+
+def closed_error(rcvd: Close | None, sent: Close | None, received_first: bool | None = None) -> ConnectionClosed:
+    """The error of the right class for these close frames."""
+    is_ok = rcvd is not None and rcvd.code in _OK_CODES and (sent is None or sent.code in _OK_CODES)
+    return (ConnectionClosedOK if is_ok else ConnectionClosedError)(rcvd, sent, received_first)
+
+
+def repeat(closed: ConnectionClosed) -> ConnectionClosed:
+    """The same again, for whoever asks next: an exception that is raised twice collects tracebacks."""
+    return type(closed)(closed.rcvd, closed.sent, closed.received_first)
+
+
 class ClientError(TidewireError):
-    """What ``tidewire.subscribe`` and ``tidewire.publish`` raise."""
+    """What ``tidewire.connect``, ``tidewire.subscribe`` and ``tidewire.publish`` raise."""

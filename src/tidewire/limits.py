@@ -18,6 +18,16 @@ FRAGMENTS_MAX = 4096
 UNREAD_PONGS_BYTES_MAX = 64 * KIB
 ABANDONED_AFTER_S = 60.0
 RAW_MESSAGE_BYTES_MAX = 16 * MIB
+# what a refused peer gets to read why, while what it still sends is thrown away
+REFUSED_LINGER_S = 2.0
+PINGS_MAX = 1000
+# Raw connections (CONTRACTS 9): what may wait for a body, the time a closing handshake has, the time it has when the
+# server stops or the body was cancelled, and how long a handler that never receives may find out that it is alone.
+INBOX_MESSAGES_MAX = 32
+INBOX_BYTES_MAX = 1 * MIB
+RAW_CLOSE_S = 10.0
+CLOSE_IN_A_HURRY_S = 1.0
+RAW_GRACE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from tests.client.fakes import FakeTCP, FakeTopic, Says, Script, States, at, quick, run
-from tidewire.client import link
+from tidewire.client import dial, link
 from tidewire.client.errors import BadURL, Disconnected, NoAnswer, NotATopic, NothingListens, Refused, TopicFailed
 from tidewire.client.reconnect import Backoff
 from tidewire.client.resume import Gap, Received
@@ -423,9 +423,9 @@ def test_refusal_at_every_address_of_a_name() -> None:
     joined = (
         f"Multiple exceptions: [Errno {errno.ECONNREFUSED}] ('::1', 1), [Errno {errno.ECONNREFUSED}] ('127.0.0.1', 1)"
     )
-    assert link.is_refused(OSError(joined))
-    assert link.is_refused(ConnectionRefusedError())
-    assert not link.is_refused(OSError(errno.ENETUNREACH, "Network is unreachable"))
+    assert dial.is_refused(OSError(joined))
+    assert dial.is_refused(ConnectionRefusedError())
+    assert not dial.is_refused(OSError(errno.ENETUNREACH, "Network is unreachable"))
 
 
 def test_waiting_for_a_server_that_is_not_there_yet() -> None:

@@ -51,7 +51,7 @@ async def serving(live: Live, port: int = 0) -> AsyncIterator[str]:
     """The server on loopback; yields the URL of the router and is gone afterwards."""
     app = FastAPI()
     app.include_router(live.router, prefix="/live")
-    sock = bind("127.0.0.1", port)
+    (sock,) = bind("127.0.0.1", port)
     listening = asyncio.Event()
     server = Server(make_config(app, log_level="critical"), lambda url: listening.set())
     task = asyncio.create_task(server.serve(sockets=[sock]))

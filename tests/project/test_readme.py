@@ -20,7 +20,7 @@ from tidewire.testing.probe import ProbeRefused
 @contextlib.contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
     """``app`` on a free port, in a thread."""
-    sock = bind("127.0.0.1", 0)
+    (sock,) = bind("127.0.0.1", 0)
     listening = threading.Event()
     server = Server(make_config(app, log_level="error"), lambda url: listening.set())
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])))

@@ -198,7 +198,7 @@ def main(flavour: str, settings: dict[str, Any]) -> None:
     elif flavour == "ours":
         run(make_app(settings), port=settings.get("port", 0), on_listening=say, **options)
     else:
-        Announcing(uvicorn.Config(make_app(settings), **options)).run(sockets=[bind("127.0.0.1", 0)])
+        Announcing(uvicorn.Config(make_app(settings), **options)).run(sockets=bind("127.0.0.1", 0))
 
 
 if __name__ == "__main__":

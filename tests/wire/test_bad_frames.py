@@ -174,11 +174,12 @@ def test_a_handshake_that_cannot_be_is_answered(ours: Server, name: str) -> None
 
 
 def test_the_scope_extension_is_there_on_both_wires(ours: Server, stock: Server) -> None:
-    for server, names in [(ours, b'["abort","pending_bytes"]'), (stock, b"[]")]:
-        assert server.ask("/extension") == (200, names)
+    offered = b'["abort","latency_s","pending_bytes","ping"]'
+    for server, by_http, by_websocket in [(ours, b'["abort","pending_bytes"]', offered), (stock, b"[]", b"[]")]:
+        assert server.ask("/extension") == (200, by_http)
         with open_websocket(server.port, "/extension") as peer:
             peer.receive(lambda data: split(data)[0])
-            assert split(peer.received)[0][0] == (TEXT, names)
+            assert split(peer.received)[0][0] == (TEXT, by_websocket)
 
 
 def test_pending_bytes_counts_and_abort_resets_a_websocket(ours: Server) -> None:

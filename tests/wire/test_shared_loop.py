@@ -20,7 +20,7 @@ MANY = 100_000
 async def serving(live: Live) -> AsyncIterator[str]:
     app = FastAPI()
     app.include_router(live.router)
-    sock = bind("127.0.0.1", 0)
+    (sock,) = bind("127.0.0.1", 0)
     listening = asyncio.Event()
     server = Server(make_config(app, log_level="warning"), lambda url: listening.set())
     task = asyncio.create_task(server.serve(sockets=[sock]))

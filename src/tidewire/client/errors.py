@@ -1,4 +1,4 @@
-"""What ``subscribe`` and ``publish`` raise: the client's branch of the tree in ``tidewire.errors``.
+"""What ``connect``, ``subscribe`` and ``publish`` raise: the client's branch of the tree in ``tidewire.errors``.
 
 Each carries the facts as attributes and says in one sentence what happened and what to do. URLs are
 shown without their query and password: tokens live there.
@@ -36,12 +36,12 @@ def shorten(text: str, limit: int = _TEXT_MAX) -> str:
 
 
 class BadURL(ClientError, ValueError):
-    """Not a URL of a topic. Attributes: ``url`` (str, shortened), ``why`` (str)."""
+    """Not a URL that can be asked. Attributes: ``url`` (str, shortened), ``why`` (str)."""
 
-    def __init__(self, url: str, why: str) -> None:
+    def __init__(self, url: str, why: str, what: str = "the URL of a topic") -> None:
         self.url = shorten(url, 200)
         self.why = why
-        super().__init__(f"{self.url!a} is not the URL of a topic: {why}")
+        super().__init__(f"{self.url!a} is not {what}: {why}")
 
 
 class Refused(ClientError):
@@ -73,8 +73,11 @@ class Refused(ClientError):
         super().__init__(f"{url} refused with {number}{said}" + (f" ({hint})" if hint else ""))
 
 
-class NothingListens(ClientError):
-    """Nobody answers at the address. Attributes: ``url`` (str), ``why`` (str, empty when it was refused)."""
+class NothingListens(ClientError, ConnectionRefusedError):
+    """Nobody answers at the address. Also a ``ConnectionRefusedError``, and so an ``OSError``.
+
+    Attributes: ``url`` (str), ``why`` (str, empty when it was refused).
+    """
 
     def __init__(self, url: str, why: str = "") -> None:
         self.url = url
@@ -86,8 +89,11 @@ class NothingListens(ClientError):
         super().__init__(sentence)
 
 
-class NoAnswer(ClientError):
-    """The server accepted and then kept silent, or hung up. Attributes: ``url`` (str), ``why`` (str)."""
+class NoAnswer(ClientError, TimeoutError):
+    """The server accepted and then kept silent, or hung up. Also a ``TimeoutError``.
+
+    Attributes: ``url`` (str), ``why`` (str).
+    """
 
     def __init__(self, url: str, why: str) -> None:
         self.url = url
@@ -102,6 +108,15 @@ class NotATopic(ClientError):
         self.url = url
         self.why = shorten(why)
         super().__init__(f"{url} is no Tidewire topic: {self.why}")
+
+
+class NotAWebSocket(ClientError):
+    """The URL answers, but opens no WebSocket. Attributes: ``url`` (str), ``why`` (str)."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url = url
+        self.why = shorten(why)
+        super().__init__(f"{url} is no WebSocket: {self.why}")
 
 
 class Disconnected(ClientError):

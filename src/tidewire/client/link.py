@@ -8,38 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ssl
-import time
 import weakref
 from typing import TYPE_CHECKING, TypeAlias
 
+from tidewire.client.dial import PING_S, Call, Cut, dial, silent
 from tidewire.client.envelope import Envelope, Garbage, Header, parse_envelope, parse_header
-from tidewire.client.errors import Disconnected, NoAnswer, NotATopic, NothingListens, Refused
-from tidewire.client.reconnect import Advice, ComeBack, advise_close, advise_status, parse_retry_after
-from tidewire.client.refusal import read_detail
+from tidewire.client.errors import Disconnected, NotATopic, Refused
+from tidewire.client.reconnect import Advice, ComeBack, advise_close
 from tidewire.client.target import Target
-from tidewire.errors import ClientError
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+    from websockets.exceptions import ConnectionClosed
 
 Finalizer: TypeAlias = "weakref.finalize[[asyncio.AbstractEventLoop, asyncio.Transport], object]"
 
-PING_S = 20.0
-"""A ping this often, and as long to wait for its pong: a dead peer is noticed within twice that."""
 CLOSE_S = 1.0
 """What the peer gets to answer our close frame."""
-
-
-class Cut(Exception):
-    """A connection ended or could not be made: what to do, and the error to raise if nothing is."""
-
-    def __init__(self, advice: Advice, error: ClientError) -> None:
-        self.advice = advice
-        self.error = error
-        super().__init__(str(error))
 
 
 class Link:
@@ -96,40 +81,30 @@ async def open_link(
     max_size_bytes: int,
 ) -> Link:
     """Connect and read the header, both within ``open_timeout_s``. Raises ``Cut``."""
-    from websockets.asyncio.client import connect
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy
-    from websockets.typing import Origin
+    from websockets.exceptions import ConnectionClosed
 
     deadline = asyncio.get_running_loop().time() + open_timeout_s
-    try:
-        socket = await connect(
-            target.ws_url(since, max_per_s),
-            additional_headers=headers,
-            origin=None if origin is None else Origin(origin),
-            compression=None,
-            proxy=None if target.is_loopback else True,
-            open_timeout=open_timeout_s,
-            close_timeout=CLOSE_S,
-            ping_interval=PING_S,
-            ping_timeout=PING_S,
-            max_size=max_size_bytes,
-        )
-    except InvalidHandshake as refusal:
-        raise explain_handshake(refusal, target) from None
-    except TimeoutError:
-        raise _silent(target, f"no answer to the handshake within {open_timeout_s:g} s") from None
-    except OSError as error:
-        raise explain_os_error(error, target) from None
-    except (InvalidProxy, ImportError) as error:
-        why = f"the proxy that this machine is set to use cannot be used ({error})"
-        raise Cut(Advice(ComeBack.STOP, why), NothingListens(target.shown, why)) from None
+    call = Call(
+        target.ws_url(since, max_per_s),
+        target.shown,
+        NotATopic,
+        headers,
+        origin,
+        proxy=None if target.is_loopback else True,
+        max_size=max_size_bytes,
+        open_timeout_s=open_timeout_s,
+        close_timeout_s=CLOSE_S,
+        ping_interval_s=PING_S,
+        ping_timeout_s=PING_S,
+    )
+    socket = await dial(call)
     try:
         async with asyncio.timeout_at(deadline):
             frame = await socket.recv()
         return Link(socket, target, parse_header(frame))
     except TimeoutError:
         socket.transport.abort()
-        raise _silent(target, f"the WebSocket opened, and nothing was said within {open_timeout_s:g} s") from None
+        raise silent(call, f"the WebSocket opened, and nothing was said within {open_timeout_s:g} s") from None
     except ConnectionClosed as closed:
         raise explain_close(closed, target) from None
     except Garbage as garbage:
@@ -175,53 +150,6 @@ def explain_close(closed: ConnectionClosed, target: Target) -> Cut:
     if advice.come_back is ComeBack.STOP:
         return Cut(advice, Refused(target.shown, code=rcvd.code, detail=rcvd.reason or advice.reason))
     return Cut(advice, Disconnected(target.shown, rcvd.code, advice.reason))
-
-
-def explain_handshake(refusal: InvalidHandshake, target: Target) -> Cut:
-    """A handshake that was answered, but not with a WebSocket."""
-    from websockets.exceptions import InvalidMessage, InvalidStatus, ProxyError
-
-    if isinstance(refusal, InvalidStatus):
-        return _explain_status(refusal, target)
-    if isinstance(refusal, ProxyError):
-        error: ClientError = NothingListens(target.shown, f"the proxy did not connect: {refusal}")
-        return Cut(Advice(ComeBack.SLOW, "the proxy did not connect"), error)
-    if isinstance(refusal, InvalidMessage) and isinstance(refusal.__cause__, EOFError | OSError):
-        why = "the line was cut during the handshake"
-        return Cut(Advice(ComeBack.FAST, why), NoAnswer(target.shown, why))
-    return _not_a_topic(target, f"it does not answer a WebSocket handshake ({refusal})")
-
-
-def _explain_status(refusal: InvalidStatus, target: Target) -> Cut:
-    response = refusal.response
-    status, wall_s = response.status_code, time.time()
-    retry_after = response.headers.get("Retry-After")
-    advice = advise_status(status, retry_after, wall_s)
-    if status < 400:
-        return _not_a_topic(target, f"it answers plain HTTP with {status} and opens no WebSocket")
-    detail = read_detail(bytes(response.body), response.headers.get("Content-Type", ""))
-    after_s = parse_retry_after(retry_after, wall_s)
-    return Cut(advice, Refused(target.shown, status=status, detail=detail, retry_after_s=after_s))
-
-
-def explain_os_error(error: OSError, target: Target) -> Cut:
-    """A socket that could not be connected."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = f"its certificate is not trusted ({error.verify_message})"
-        return Cut(Advice(ComeBack.STOP, why), NothingListens(target.shown, why))
-    if is_refused(error):
-        return Cut(Advice(ComeBack.FAST, "nothing listens there"), NothingListens(target.shown))
-    why = error.strerror or str(error) or type(error).__name__
-    return Cut(Advice(ComeBack.FAST, f"cannot reach it: {why}"), NothingListens(target.shown, why))
-
-
-def is_refused(error: BaseException) -> bool:
-    """Whether the address answers, but nothing listens there. asyncio joins several addresses into one text."""
-    return isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error)
-
-
-def _silent(target: Target, why: str) -> Cut:
-    return Cut(Advice(ComeBack.SLOW, why), NoAnswer(target.shown, why))
 
 
 def _not_a_topic(target: Target, why: str) -> Cut:

@@ -8,8 +8,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from tidewire.client.dial import is_refused
 from tidewire.client.errors import NoAnswer, NotATopic, NothingListens, Refused
-from tidewire.client.link import is_refused
 from tidewire.client.reconnect import parse_retry_after
 from tidewire.client.refusal import read_detail
 from tidewire.client.target import Headers, Target, check_headers, parse_url

@@ -50,48 +50,73 @@ class Target:
         return f"{scheme}://{self.base}{tail}"
 
 
-def parse_url(url: str) -> Target:
-    """Read the URL of a topic; http, https, ws and wss mean the same place. Raises ``BadURL``."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a raw connection goes: the URL with ws or wss, and the same ``shown`` without secrets."""
+
+    url: str
+    is_secure: bool
+    is_loopback: bool
+    shown: str
+
+
+def parse_address(url: str, what: str = "the URL of a WebSocket") -> Address:
+    """Read a URL; http and ws mean the same place, as do https and wss. Raises ``BadURL``."""
     if re.search(r"[\x00-\x20\x7f]", url):
-        raise BadURL(url, "it holds a space or a control character (write a space as %20)")
+        raise BadURL(url, "it holds a space or a control character (write a space as %20)", what)
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise BadURL(url, str(error)) from None
-    if parts.scheme.lower() not in _SECURE:
-        raise BadURL(url, "begin it with http://, https://, ws:// or wss://")
+        raise BadURL(url, str(error), what) from None
+    scheme = parts.scheme.lower()
+    if scheme not in _SECURE:
+        raise BadURL(url, "begin it with http://, https://, ws:// or wss://", what)
     if not parts.hostname:
-        raise BadURL(url, "it names no host")
+        raise BadURL(url, "it names no host", what)
     if parts.fragment or url.endswith("#"):
-        raise BadURL(url, "a # in a topic name is written %23 in its URL")
-    host = _ascii_host(url, parts.hostname) + ("" if port is None else f":{port}")
-    path = quote(parts.path or "/", safe=_PATH_SAFE)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    return Target(
-        base=f"{_user(url, parts)}{host}{path}",
-        query=tuple(pair for pair in query if pair[0] not in _OURS),
-        is_secure=_SECURE[parts.scheme.lower()],
+        raise BadURL(url, "a # is written %23 in a URL", what)
+    host = _ascii_host(url, parts.hostname, what) + ("" if port is None else f":{port}")
+    base = f"{host}{quote(parts.path or '/', safe=_PATH_SAFE)}"
+    is_secure = _SECURE[scheme]
+    tail = f"?{parts.query}" if parts.query else ""
+    return Address(
+        url=f"{'wss' if is_secure else 'ws'}://{_user(url, parts, what)}{base}{tail}",
+        is_secure=is_secure,
         is_loopback=_is_loopback(parts.hostname),
-        since=dict(query).get("since"),
-        shown=f"{parts.scheme.lower()}://{host}{path}",
+        shown=f"{scheme}://{base}",
     )
 
 
-def _ascii_host(url: str, host: str) -> str:
+def parse_url(url: str) -> Target:
+    """Read the URL of a topic; http, https, ws and wss mean the same place. Raises ``BadURL``."""
+    address = parse_address(url, "the URL of a topic")
+    parts = urlsplit(address.url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    return Target(
+        base=f"{parts.netloc}{parts.path}",
+        query=tuple(pair for pair in query if pair[0] not in _OURS),
+        is_secure=address.is_secure,
+        is_loopback=address.is_loopback,
+        since=dict(query).get("since"),
+        shown=address.shown,
+    )
+
+
+def _ascii_host(url: str, host: str, what: str) -> str:
     if ":" in host:
         return f"[{host}]"
     try:
         return host.encode("idna").decode("ascii")
     except UnicodeError:
-        raise BadURL(url, "its host name cannot be written in ASCII") from None
+        raise BadURL(url, "its host name cannot be written in ASCII", what) from None
 
 
-def _user(url: str, parts: SplitResult) -> str:
+def _user(url: str, parts: SplitResult, what: str) -> str:
     if parts.username is None:
         return ""
     if parts.password is None:
-        raise BadURL(url, "it names a user without a password")
+        raise BadURL(url, "it names a user without a password", what)
     return f"{parts.username}:{parts.password}@"
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, NoReturn, Self
 
+from tidewire.client.dial import Cut
 from tidewire.client.envelope import Ended, Envelope, Item, Lost
 from tidewire.client.errors import NoAnswer, TopicFailed
-from tidewire.client.link import Cut, Finalizer, Link, open_link
+from tidewire.client.link import Finalizer, Link, open_link
 from tidewire.client.reconnect import Backoff, ComeBack
 from tidewire.client.resume import Gap, Received, Tracker
 from tidewire.client.target import Headers, Target, check_headers, parse_url

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 CLOSE_REASON_BYTES_MAX = 123
 """RFC 6455 section 5.5: a control frame carries 125 bytes, two of them the code."""
 
+# 1005, 1006 and 1015 are for programs to talk about, never on the wire
+_REGISTERED = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+
 
 @dataclass(frozen=True, slots=True)
 class Code:
@@ -30,6 +33,11 @@ SLOW = Code(3008, "slow", True, "the reader did not keep up; with positions it i
 GAP = Code(4001, "gap", True, "a bare reader lost messages; the reason is 'gap <position to resume from>'")
 
 ALL = (FINISHED, UNSUPPORTED_DATA, BAD_PAYLOAD, DENIED, TOO_LARGE, BROKEN, SHUTDOWN, TRY_LATER, SLOW, GAP)
+
+
+def may_be_sent(code: int) -> bool:
+    """Whether ``code`` may stand in a close frame (RFC 6455 7.4.1, 7.4.2, and the IANA registry)."""
+    return code in _REGISTERED or 3000 <= code <= 4999
 
 
 def shorten_reason(reason: str) -> str:

@@ -1,54 +1,113 @@
-"""``run``: uvicorn with our protocol classes, our drain before its shutdown, and no surprise at the end."""
+"""``run``: uvicorn with our protocol classes, our drain before its shutdown, and no surprise at the end.
+
+It serves applications and, wrapped into one, handlers of raw connections; ``server.serve`` runs the same server
+inside of a loop that is there already.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import math
 import os
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import uvicorn
+from uvicorn.importer import ImportFromStringError, import_from_string
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
-from tidewire.errors import AddressInUse, SeveralProcesses
+from tidewire.errors import AddressInUse, BadAddress, SeveralProcesses
 from tidewire.limits import RAW_MESSAGE_BYTES_MAX
+from tidewire.server.handler import Handler, Handlers, is_handler
 from tidewire.wire.uvicorn import HttpProtocol
 from tidewire.wire.uvicorn import Protocol as WebSocketProtocol
 
 logger = logging.getLogger("uvicorn.error")
 
-App = Callable[..., Any] | str
+App = Callable[..., Any] | Handler | str
 # What all connections get from the signal on, and at least after ours were drained: gone within 5 s, with time to spare
 _GRACE_S = 3
 _GRACE_AFTER_DRAIN_S = 1
 _BACKLOG = 4096
+# uvicorn's own tick: the Date header, and its limit of requests
+_TICK_S = 0.1
+_FREE_PORT_TRIES = 10
+
+
+@runtime_checkable
+class Drains(Protocol):
+    """What stands in the lifespan state and wants to say goodbye before the server waits: ``Live``, ``Handlers``."""
+
+    async def drain(self) -> None:
+        """End every stream, within a deadline."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which lets every ``Live`` say goodbye before it waits for connections to end.
+    """uvicorn's server, which lets everything of ours say goodbye before it waits for connections to end.
 
     uvicorn runs the lifespan's shutdown only after waiting for connections, so a library that ends its streams
     there never gets to (CONTRACTS 10).
     """
 
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_listening: Callable[[str], None] | None = None,
+        *,
+        signals: bool = True,
+        run_for_s: float | None = None,
+    ) -> None:
         super().__init__(config)
         self._on_listening = on_listening
+        # whether SIGINT and SIGTERM are ours: not in somebody else's loop
+        self._signals = signals
+        self._run_for_s = run_for_s
+        # accepting, and to be stopped; made in the loop
+        self._listening = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Only where the whole process is ours."""
+        with super().capture_signals() if self._signals else contextlib.nullcontext():
+            yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that we listen when we do."""
         await super().startup(sockets=sockets)
-        if self.started and sockets:
-            url = url_of(sockets[0], "https" if self.config.is_ssl else "http")
-            if self._on_listening is None:
-                logger.info("Tidewire is listening on %s (Ctrl-C stops it)", url)
-            else:
-                self._on_listening(url)
+        if not self.started or not sockets:
+            return
+        if self._run_for_s is not None:
+            asyncio.get_running_loop().call_later(self._run_for_s, self.stop)
+        self._listening.set()
+        if self._on_listening is not None:
+            raw = isinstance(self.config.app, Handlers)
+            self._on_listening(url_of(sockets[0], ("ws" if raw else "http") + ("s" if self.config.is_ssl else "")))
+
+    async def wait_listening(self) -> None:
+        """Return when connections are accepted."""
+        await self._listening.wait()
+
+    def stop(self) -> None:
+        """Shut down. Twice is nothing."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """uvicorn's, woken at once by ``stop`` instead of by its next tick."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        counter = 0
+        try:
+            while not await self.on_tick(counter):
+                counter = (counter + 1) % 864_000
+                await asyncio.wait([stopping], timeout=_TICK_S)
+        finally:
+            stopping.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, drain, then uvicorn's own way, and abort what is left."""
@@ -56,8 +115,8 @@ class Server(uvicorn.Server):
         began = loop.time()
         for server in self.servers:
             server.close()
-        lives = [value for value in self.lifespan.state.values() if _is_live(value)]
-        await asyncio.gather(*(live.drain() for live in lives))
+        drains = [value.drain for value in self.lifespan.state.values() if isinstance(value, Drains)]
+        await asyncio.gather(*(drain() for drain in drains))
         grace_s = self.config.timeout_graceful_shutdown
         if grace_s is not None:
             grace_s = max(_GRACE_AFTER_DRAIN_S, math.ceil(grace_s - (loop.time() - began)))
@@ -72,10 +131,6 @@ class Server(uvicorn.Server):
                 abort()
 
 
-def _is_live(value: object) -> bool:
-    return type(value).__name__ == "Live" and hasattr(value, "drain")
-
-
 def url_of(sock: socket.socket, scheme: str = "http") -> str:
     """The address a bound socket answers at; the wildcard addresses are shown as loopback."""
     host, port = sock.getsockname()[:2]
@@ -83,21 +138,75 @@ def url_of(sock: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening address of our own: a busy port is an error that names it, not a ``SystemExit``."""
-    family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+def bind(host: str | None, port: int) -> list[socket.socket]:
+    """Listening addresses of our own, one for each that ``host`` has, all with the same port.
+
+    ``host``: None or "" for every address of this machine. ``port``: 0 for one that is free on all of them. A busy
+    port is an error that names it, not a ``SystemExit``.
+    """
+    for _ in range(_FREE_PORT_TRIES):
+        try:
+            return _bind_all(host, port)
+        except AddressInUse:
+            # a port that was free on the first address is taken on another
+            if port:
+                raise
+    raise AddressInUse(host or "*", port)
+
+
+def _bind_all(host: str | None, port: int) -> list[socket.socket]:
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise BadAddress(host or "", error.strerror or str(error)) from None
+    sockets: list[socket.socket] = []
+    unusable: OSError | None = None
+    try:
+        for family, kind, number, _, address in dict.fromkeys(found):
+            port = sockets[0].getsockname()[1] if sockets else port
+            try:
+                sockets.append(_bind_one(family, kind, number, (address[0], port, *address[2:])))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise AddressInUse(host or "*", port) from None
+                # a name may have an address of a family that this machine has not
+                unusable = error
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    if not sockets:
+        raise BadAddress(host or "", str(unusable))
+    return sockets
+
+
+def _bind_one(family: int, kind: int, number: int, address: tuple[Any, ...]) -> socket.socket:
     sock = socket.socket(family, kind, number)
     try:
         if os.name == "posix":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
-    except OSError as error:
+        sock.set_inheritable(True)
+    except BaseException:
         sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise AddressInUse(host, port) from None
         raise
-    sock.set_inheritable(True)
     return sock
+
+
+class _Config(uvicorn.Config):
+    """uvicorn's configuration, which also loads the handler of a raw connection by its name."""
+
+    def load(self) -> None:
+        """Wrap a handler into an application."""
+        if isinstance(self.app, str) and ":" in self.app:
+            # what cannot be imported is uvicorn's to explain
+            with contextlib.suppress(ImportFromStringError):
+                found = import_from_string(self.app)
+                if is_handler(found):
+                    self.app = Handlers(found, host=self.host)
+        super().load()
 
 
 def make_config(app: App, **options: Any) -> uvicorn.Config:
@@ -110,7 +219,7 @@ def make_config(app: App, **options: Any) -> uvicorn.Config:
         "timeout_graceful_shutdown": _GRACE_S,
         "backlog": _BACKLOG,
     }
-    return uvicorn.Config(app, **{**defaults, **options})
+    return _Config(app, **{**defaults, **options})
 
 
 def run(
@@ -121,6 +230,8 @@ def run(
     reload: bool = False,
     workers: int = 1,
     isolated: bool = False,
+    origins: Sequence[str | None] | None = None,
+    run_for_s: float | None = None,
     on_listening: Callable[[str], None] | None = None,
     **options: Any,
 ) -> None:
@@ -128,32 +239,42 @@ def run(
 
     After SIGINT it returns; SIGTERM then ends the process, as it would have without us.
 
-    ``app``: an ASGI application, or ``"module:app"`` (needed for ``reload`` and ``workers``). ``port`` 0 takes a free
-    one. ``on_listening`` is called with the URL once the server answers. ``options`` go to uvicorn. Raises
-    ``AddressInUse``, and ``SeveralProcesses`` for ``workers`` above 1: the memory broker is one process's. ``isolated``
-    says that this is meant, and belongs together with ``Live(isolated=True)``.
+    ``app``: an ASGI application, or the handler of raw connections (an async function of one ``Connection``, see
+    ``serve``; told by its single required parameter), or ``"module:app"`` for either (needed for ``reload`` and
+    ``workers``). ``port`` 0 takes a free one. ``origins``: for handlers, as in ``serve``. ``run_for_s``: stop after so
+    many seconds. ``on_listening`` is called with the URL once the server answers. ``options`` go to uvicorn. Raises
+    ``AddressInUse``, ``BadAddress``, and ``SeveralProcesses`` for ``workers`` above 1: the memory broker is one
+    process's. ``isolated`` says that this is meant, and belongs together with ``Live(isolated=True)``.
     """
     if workers > 1 and not isolated:
         raise SeveralProcesses(f"workers={workers}")
     if (reload or workers > 1) and not isinstance(app, str):
         raise TypeError('reload and workers need the application by name: run("module:app", reload=True)')
+    if not isinstance(app, str) and is_handler(app):
+        app = Handlers(app, host=host, origins=origins, max_size=options.get("ws_max_size", RAW_MESSAGE_BYTES_MAX))
     config = make_config(app, host=host, port=port, reload=reload, workers=workers, **options)
-    sock = bind(host, port)
-    server = Server(config, on_listening)
+    sockets = bind(host, port)
+    server = Server(config, on_listening or _tell_listening, run_for_s=run_for_s)
     try:
         if reload:
-            logger.info("Reloading on changes; listening on %s", url_of(sock))
-            ChangeReload(config, target=server.run, sockets=[sock]).run()
+            logger.info("Reloading on changes; listening on %s", url_of(sockets[0]))
+            ChangeReload(config, target=server.run, sockets=sockets).run()
         elif workers > 1:
             # uvicorn's supervisor runs uvicorn's server: each process drains at its lifespan's end, within the grace
-            logger.info("Tidewire is listening on %s with %d processes (Ctrl-C stops them)", url_of(sock), workers)
-            Multiprocess(config, sockets=[sock]).run()
+            url = url_of(sockets[0])
+            logger.info("Tidewire is listening on %s with %d processes (Ctrl-C stops them)", url, workers)
+            Multiprocess(config, sockets=sockets).run()
         else:
-            server.run(sockets=[sock])
+            server.run(sockets=sockets)
     except KeyboardInterrupt:
         # uvicorn hands the signal on after its shutdown; for us the end has been reached
         return
     finally:
-        sock.close()
+        for sock in sockets:
+            sock.close()
     if not server.started and not config.use_subprocess:
         sys.exit(3)
+
+
+def _tell_listening(url: str) -> None:
+    logger.info("Tidewire is listening on %s (Ctrl-C stops it)", url)

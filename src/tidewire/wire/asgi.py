@@ -1,8 +1,9 @@
 """Links over plain ASGI: they work on every server, and use our scope extension where it is there.
 
-The extension is ``scope["extensions"]["tidewire"]``, a dict of two functions that ``tidewire.wire.uvicorn`` adds:
+The extension is ``scope["extensions"]["tidewire"]``, a dict of functions that ``tidewire.wire.uvicorn`` adds:
 ``abort() -> None`` drops the connection at once, kernel buffers included; ``pending_bytes() -> int`` is what the
-transport holds back. Without it an application cannot abort: it can only return (CONTRACTS 8).
+transport holds back; and on WebSockets ``ping(data: bytes | None) -> Future[float]`` and ``latency_s() -> float``.
+ Without it an application cannot abort: it can only return (CONTRACTS 8).
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Link(Protocol):
         """Bytes written and not yet taken by the kernel; 0 where that is not known."""
 
 
-def _extension(scope: Scope) -> dict[str, Callable[[], Any]]:
+def extension_of(scope: Scope) -> dict[str, Callable[..., Any]]:
+    """The functions our own server adds; empty on others."""
     found = (scope.get("extensions") or {}).get(EXTENSION)
     return found if isinstance(found, dict) else {}
 
@@ -53,7 +55,7 @@ class _ServerLink:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
-        self._extension = _extension(scope)
+        self._extension = extension_of(scope)
 
     def abort(self) -> bool:
         """Through the extension."""

@@ -5,7 +5,11 @@ Small subclasses of uvicorn's own. They add what an ASGI application cannot do f
 * the scope extension ``tidewire`` (see ``wire.asgi``): abort a connection, see what the transport holds back;
 * caps on the head of a request: bytes, and a deadline from its first byte to its last; no trailers;
 * an answer to a handshake that ``websockets`` does not parse;
-* an abort, not a polite close, for a peer that answers no ping;
+* an abort, not a polite close, for a peer that answers no ping, and patience with one whose pong we do not read;
+* pings for the application, and the round trip they took;
+* a close frame that arrives: what a refused peer still sends is read away before the line is closed;
+* 1006 for a line that was cut; uvicorn says 1005 (RFC 6455 7.1.5);
+* one line in the log for a route that forgets ``accept()``;
 * bounds on pongs nobody reads and on fragments without an end.
 """
 
@@ -13,6 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import random
 import socket
 import struct
 from collections.abc import Callable
@@ -26,7 +32,10 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from tidewire import limits
+from tidewire.errors import closed_error
 from tidewire.wire.asgi import EXTENSION
+
+logger = logging.getLogger("tidewire")
 
 _BAD_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 # SO_LINGER on with zero seconds: the kernel drops its send buffer and sends RST instead of lingering in FIN_WAIT1
@@ -82,9 +91,16 @@ class _Droppable(asyncio.Protocol):
         """What the transport holds back."""
         return 0 if self._lost else self.transport.get_write_buffer_size()
 
-    def extension(self) -> dict[str, Callable[[], Any]]:
+    def extension(self) -> dict[str, Callable[..., Any]]:
         """See ``wire.asgi``."""
         return {"abort": self.abort, "pending_bytes": self.pending_bytes}
+
+
+def _give_up(waiter: asyncio.Future[float]) -> None:
+    if not waiter.done():
+        waiter.set_exception(closed_error(None, None))
+        # nobody has to await a ping
+        waiter.exception()
 
 
 class Protocol(_Droppable, WebSocketsSansIOProtocol):
@@ -92,6 +108,12 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
 
     # pongs that wait for a peer that does not read
     _unread_pongs_bytes = 0
+    # the application's pings that wait for their pongs, oldest first: what they carry, who waits, since when
+    _pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
+    # the application, while ours stands in its place
+    _app: Any = None
+    # the peer was refused, and what it still sends is read away
+    _discarding = False
 
     def handle_connect(self, event: Request) -> None:
         """Add the extension before the application sees the scope; its task has not begun to run yet."""
@@ -100,8 +122,82 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[EXTENSION] = self.extension()
 
+    def extension(self) -> dict[str, Callable[..., Any]]:
+        """See ``wire.asgi``."""
+        return {**super().extension(), "ping": self.ping, "latency_s": self._latency_s}
+
+    async def run_asgi(self) -> None:
+        """A route that forgets ``accept()`` gets a line that says so, where it would get a traceback or a riddle."""
+        self._app, self.app = self.app, self._run_app
+        await super().run_asgi()
+
+    async def _run_app(self, scope: Any, receive: Any, send: Any) -> Any:
+        try:
+            result = await self._app(scope, receive, send)
+        except RuntimeError as error:
+            # what frameworks raise for a message before accept(); any other error is passed on as it is
+            if self._is_answered() or "accept" not in str(error):
+                raise
+            result = None
+        if not self._is_answered():
+            logger.error(
+                'the WebSocket route %s never accepted the connection: call "await websocket.accept()" first '
+                '(or use "async with tidewire.accept(websocket) as connection")',
+                scope["path"],
+            )
+            await send({"type": "websocket.close"})
+        return result
+
+    def _is_answered(self) -> bool:
+        return self.handshake_complete or self.initial_response is not None or self.disconnected
+
+    def ping(self, data: bytes | None) -> asyncio.Future[float]:
+        """Send a ping; the future gives the round trip in seconds."""
+        if self._pings is None:
+            self._pings = {}
+        payload = struct.pack("!Q", random.getrandbits(64)) if data is None else data
+        if payload in self._pings:
+            raise ValueError("a ping with the same data waits for its pong already")
+        if len(self._pings) >= limits.PINGS_MAX:
+            raise RuntimeError(f"{limits.PINGS_MAX} pings wait for their pongs already: await some of them first")
+        waiter: asyncio.Future[float] = self.loop.create_future()
+        if self._is_open():
+            self._pings[payload] = (waiter, self.loop.time())
+            self.conn.send_ping(payload)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        else:
+            _give_up(waiter)
+        return waiter
+
+    def _latency_s(self) -> float:
+        return self.last_ping_rtt
+
+    def handle_pong(self, event: Frame) -> None:
+        """A pong answers its ping and all before it (RFC 6455 5.5.3)."""
+        if self._pings and bytes(event.data) in self._pings:
+            answered = bytes(event.data)
+            now = self.loop.time()
+            for payload in list(self._pings):
+                waiter, since = self._pings.pop(payload)
+                self.last_ping_rtt = now - since
+                if not waiter.done():
+                    waiter.set_result(self.last_ping_rtt)
+                if payload == answered:
+                    return
+        super().handle_pong(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A line that went down without a close frame was cut: uvicorn would call that 1005."""
+        if self.handshake_complete and not self.close_sent and self.conn.close_rcvd is None:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006, "reason": ""})
+        super().connection_lost(exc)
+        for waiter, _ in (self._pings or {}).values():
+            _give_up(waiter)
+
     def data_received(self, data: bytes) -> None:
         """A handshake that ``websockets`` does not parse is no event, so uvicorn never answers it."""
+        if self._discarding:
+            return
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             self.handshake_initiated = True
@@ -132,7 +228,29 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
 
     def _is_plainly_open(self) -> bool:
         """OPEN is the state between a sent 101 and a close frame either way; only uvicorn knows of a lost transport."""
-        return self.conn.state is State.OPEN and not self.disconnected and not self.conn.extensions
+        return self._is_open() and not self.conn.extensions
+
+    def _is_open(self) -> bool:
+        return self.conn.state is State.OPEN and not self.disconnected
+
+    def handle_parser_exception(self) -> None:
+        """Say why, and read away what the peer still sends: closing with input unread resets the line (RFC 1122
+        4.2.2.13), and the peer would not hear it. What uvicorn does itself is to close at once.
+        """
+        if self._discarding or self.transport.is_closing():
+            return
+        close = self.conn.close_sent
+        assert close is not None, "a parser fails with a close frame"
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self._discarding = True
+        self.stop_keepalive()
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(limits.REFUSED_LINGER_S, self.transport.close)
 
     def handle_cont(self, event: Frame) -> None:
         """A message in endless small fragments costs far more memory than its bytes (RFC 6455 10.4)."""
@@ -158,6 +276,8 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         """A peer that pings and does not read makes us store its pongs (RFC 6455 5.5.2)."""
+        if self._discarding:
+            return
         before = self.transport.get_write_buffer_size()
         super().handle_ping()
         # only pongs count: a slow reader of large messages may ping as well
@@ -167,7 +287,14 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
             self.abort()
 
     def keepalive_timeout(self) -> None:
-        """No pong: a close would wait for a flush that never comes. What uvicorn does then is tidy up."""
+        """No pong: a close would wait for a flush that never comes. What uvicorn does then is tidy up.
+
+        While the application takes nothing we read nothing, pongs included: then the kernel looks after the peer.
+        """
+        if self.read_paused and not self.close_sent and not self.transport.is_closing():
+            self.pong_timer = None
+            self.schedule_ping()
+            return
         if not self.close_sent:
             self.abort()
         super().keepalive_timeout()

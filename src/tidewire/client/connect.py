@@ -1,0 +1,171 @@
+"""``connect``: a raw connection to any WebSocket server, once or again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl as tls
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal
+
+from tidewire.client.dial import PING_S, Call, Cut, dial
+from tidewire.client.errors import Disconnected, NotAWebSocket, Refused
+from tidewire.client.reconnect import Advice, Backoff, ComeBack, advise_close
+from tidewire.client.socket import ClientSocket
+from tidewire.client.target import Headers, check_headers, parse_address
+from tidewire.errors import ClientError
+from tidewire.limits import RAW_MESSAGE_BYTES_MAX
+from tidewire.wire.connection import Connection
+
+logger = logging.getLogger("tidewire")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a connection of a reconnecting loop ended, or why there was none; what a ``policy`` is asked about.
+
+    ``code`` and ``reason``: the close code (1006 for a cut line). ``status``: the HTTP status of a refused handshake.
+    ``error``: what would be raised. ``advice``: what is done unless the policy says otherwise.
+    """
+
+    advice: Advice
+    error: ClientError
+    code: int | None = None
+    reason: str = ""
+    status: int | None = None
+
+
+Policy = Callable[[Ending], Advice]
+
+
+def connect(
+    url: str,
+    *,
+    headers: Headers | None = None,
+    origin: str | None = None,
+    subprotocols: Sequence[str] = (),
+    ssl: tls.SSLContext | None = None,
+    proxy: str | Literal[True] | None = True,
+    max_size: int = RAW_MESSAGE_BYTES_MAX,
+    open_timeout_s: float = 10.0,
+    close_timeout_s: float = 10.0,
+    ping_interval_s: float = PING_S,
+    ping_timeout_s: float = PING_S,
+    policy: Policy | None = None,
+    backoff: Backoff | None = None,
+) -> Connecting:
+    """Connect to a WebSocket server.
+
+    ::
+
+        async with connect("ws://127.0.0.1:8765") as connection:
+            await connection.send("hello")
+            print(await connection.recv())
+
+    ``await connect(url)`` gives the ``Connection`` too, which is then yours to close. A loop over it reconnects::
+
+        async for connection in connect("wss://feed.example/v1"):
+            async for message in connection:
+                ...
+
+    Each turn of that loop is a new connection. After one has ended the next comes with a delay that grows, fully
+    jittered, also when the server accepts and closes at once, and falls back after a connection that was healthy for
+    a while (``backoff``). What the server said decides whether it goes on: 401, 403, 404 or 1008 end the loop with
+    ``Refused``; 429 and its Retry-After slow it down; 1001, 1012, 1013 and cut lines come back soon (``policy`` may
+    decide otherwise). ``ConnectionClosed`` raised by the turn's body leaves the loop: catch it inside.
+
+    ``url``: ws or wss; http and https mean the same. ``headers``: a mapping or pairs. ``origin``: for servers that ask
+    for one. ``subprotocols``: in the order of preference. ``ssl``: a client's context, by default the system's trust.
+    ``proxy``: a URL, True for the system's (never for loopback), None for none. ``max_size``: bytes of one message; a
+    larger one closes with 1009, naming both numbers. ``open_timeout_s``: for the whole handshake.
+
+    Raises ``BadURL`` and ``ValueError`` here; connecting raises ``NothingListens`` (also a ``ConnectionRefusedError``),
+    ``NoAnswer`` (also a ``TimeoutError``), ``Refused``, ``NotAWebSocket``.
+    """
+    address = parse_address(url)
+    if ssl is not None and not address.is_secure:
+        raise ValueError(f"{address.shown} is not encrypted: write wss://, or leave ssl out")
+    call = Call(
+        address.url,
+        address.shown,
+        NotAWebSocket,
+        check_headers(headers),
+        origin,
+        tuple(subprotocols),
+        ssl,
+        None if proxy is True and address.is_loopback else proxy,
+        max_size,
+        open_timeout_s,
+        close_timeout_s,
+        ping_interval_s,
+        ping_timeout_s,
+    )
+    return Connecting(call, policy, backoff or Backoff())
+
+
+class Connecting:
+    """What ``connect`` gives: ``async with`` it, ``await`` it, or loop over it."""
+
+    def __init__(self, call: Call, policy: Policy | None, backoff: Backoff) -> None:
+        self._call = call
+        self._policy = policy
+        self._backoff = backoff
+        self._connection: Connection | None = None
+
+    def __await__(self) -> Generator[object, None, Connection]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Connection:
+        self._connection = await self._open()
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _open(self) -> Connection:
+        try:
+            return Connection(ClientSocket(await dial(self._call)))
+        except Cut as cut:
+            raise cut.error from None
+
+    async def __aiter__(self) -> AsyncIterator[Connection]:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection = Connection(ClientSocket(await dial(self._call)))
+            except Cut as cut:
+                ending = Ending(cut.advice, cut.error, status=getattr(cut.error, "status", None))
+            else:
+                self._backoff.connected(loop.time())
+                try:
+                    yield connection
+                finally:
+                    await connection.close()
+                ending = self._explain(connection)
+            await self._pause(ending, loop)
+
+    def _explain(self, connection: Connection) -> Ending:
+        code, reason = connection.close_code or 1006, connection.close_reason or ""
+        advice = advise_close(code, reason)
+        if advice.come_back is ComeBack.END:
+            advice = Advice(ComeBack.FAST, f"the connection was closed ({code})")
+        error: ClientError
+        if advice.come_back is ComeBack.STOP:
+            error = Refused(self._call.shown, code=code, detail=reason or advice.reason)
+        else:
+            error = Disconnected(self._call.shown, code, advice.reason)
+        return Ending(advice, error, code, reason)
+
+    async def _pause(self, ending: Ending, loop: asyncio.AbstractEventLoop) -> None:
+        advice = ending.advice if self._policy is None else self._policy(ending)
+        if advice.come_back in (ComeBack.STOP, ComeBack.END):
+            raise ending.error
+        delay_s = self._backoff.failed(loop.time(), advice)
+        logger.info("%s: %s; next attempt in %.1f s", self._call.shown, advice.reason, delay_s)
+        await asyncio.sleep(delay_s)

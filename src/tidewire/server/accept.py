@@ -1,0 +1,48 @@
+"""``accept``: a raw connection inside of a FastAPI or Starlette route (CONTRACTS 9)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.websockets import WebSocket, WebSocketState
+
+from tidewire.limits import RAW_MESSAGE_BYTES_MAX
+from tidewire.server.body import Body
+from tidewire.wire.connection import Connection
+from tidewire.wire.socket import ServerSocket
+
+
+@asynccontextmanager
+async def accept(
+    websocket: WebSocket,
+    *,
+    subprotocol: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    max_size: int = RAW_MESSAGE_BYTES_MAX,
+) -> AsyncIterator[Connection]:
+    """Accept ``websocket`` and use it as a ``Connection`` until the block ends.
+
+    ::
+
+        @app.websocket("/echo")
+        async def echo(websocket: WebSocket) -> None:
+            async with accept(websocket) as connection:
+                async for message in connection:
+                    await connection.send(message)
+
+    One that was accepted already is fine. ``subprotocol`` and ``headers`` go into the handshake's answer.
+    ``max_size``: bytes that an iterable given to ``send`` may have (what comes is limited by the server, see ``run``).
+
+    When the client leaves, a block that receives gets what was queued, then its loop ends and ``recv`` and ``send``
+    raise ``ConnectionClosed``; a block that has never received is cancelled at its next await, and the route goes on
+    after it. Leaving the block closes with 1000; an error in it closes with 1011 and is raised.
+    """
+    if websocket.application_state is WebSocketState.CONNECTING:
+        pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        await websocket.accept(subprotocol=subprotocol, headers=pairs)
+    socket = ServerSocket(
+        websocket.scope, websocket.receive, websocket.send, subprotocol=subprotocol, max_size=max_size
+    )
+    async with Body(socket):
+        yield Connection(socket, ends_quietly=True)

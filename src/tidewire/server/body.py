@@ -1,0 +1,87 @@
+"""The body of a raw connection: the user's code between accept and close, and who ends whom (CONTRACTS 9).
+
+A client that leaves is heard by the reader. A body that receives is told by its next ``recv``, after everything that
+was queued; one that has never received would not notice, and is cancelled. Only that cancellation is swallowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import TracebackType
+
+from tidewire.errors import ConnectionClosed
+from tidewire.limits import CLOSE_IN_A_HURRY_S
+from tidewire.protocol.codes import BROKEN, FINISHED
+from tidewire.wire.socket import ServerSocket
+
+logger = logging.getLogger("tidewire")
+
+_GOING_AWAY = 1001
+
+
+class Body:
+    """An async context manager around the body; entered and left by the task that runs it.
+
+    ``grace_s``: how long a body that has never received may go on after its client has left, to find out by itself.
+    """
+
+    def __init__(self, socket: ServerSocket, *, grace_s: float = 0.0) -> None:
+        self._socket = socket
+        self._grace_s = grace_s
+        # who runs the body, and the cancellations it had before it began
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        # whether we have cancelled it
+        self._cancelled = False
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        task = self._task = asyncio.current_task()
+        assert task is not None, "a body runs in a task"
+        self._cancelling = task.cancelling()
+        self._reader = asyncio.create_task(self._read(task))
+
+    async def _read(self, task: asyncio.Task[object]) -> None:
+        try:
+            await self._socket.read()
+        except Exception:
+            logger.exception("reading a WebSocket failed")
+            self._socket.lose()
+        if self._grace_s and not self._socket.was_read:
+            await asyncio.sleep(self._grace_s)
+        if not self._socket.was_read:
+            self._cancelled = True
+            task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        assert self._task is not None
+        assert self._reader is not None
+        is_over = self._socket.ended is not None
+        # from here on the reader only reads: nothing is left to be cancelled
+        self._socket.was_read = True
+        is_ours = self._cancelled and self._task.uncancel() <= self._cancelling
+        try:
+            if not is_over:
+                await self._say_goodbye(error)
+        finally:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        if isinstance(error, asyncio.CancelledError):
+            return is_ours
+        # how it ended is what a body is told that goes on sending or receiving: no failure of its own
+        return is_over and isinstance(error, ConnectionClosed)
+
+    async def _say_goodbye(self, error: BaseException | None) -> None:
+        if error is None:
+            await self._socket.close(FINISHED.code, "")
+        elif isinstance(error, Exception):
+            await self._socket.close(BROKEN.code, "")
+        else:
+            try:
+                async with asyncio.timeout(CLOSE_IN_A_HURRY_S):
+                    await self._socket.close(_GOING_AWAY, "")
+            except TimeoutError:
+                self._socket.abort()

@@ -1,0 +1,236 @@
+"""A raw connection's link on the server's side: over plain ASGI, with a reader that always reads.
+
+One unread message makes servers stop reading, pongs included, and then they kill the connection; so a task of its
+own reads, and what nobody takes is bounded (CONTRACTS 9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from tidewire.errors import Close, ConnectionClosed, ConnectionClosedError, NotOffered, TooLarge, closed_error, repeat
+from tidewire.limits import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, RAW_CLOSE_S
+from tidewire.wire.asgi import Event, Receive, Scope, Send, extension_of, means_gone
+from tidewire.wire.connection import Pieces, close_of
+from tidewire.wire.inbox import Inbox
+
+if TYPE_CHECKING:
+    from websockets.http11 import Request
+
+# How long a sender that finds the peer gone waits to hear from the reader how it went.
+_NEWS_S = 1.0
+
+
+class ServerSocket:
+    """The link of an accepted WebSocket (``wire.connection.Link``). ``read`` must run in a task of its own."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, subprotocol: str | None = None, max_size: int
+    ) -> None:
+        self.subprotocol = subprotocol
+        self.remote_address = scope.get("client")
+        self.ended: ConnectionClosed | None = None
+        # whether the body has ever begun to receive: then a full inbox stops the reader, otherwise it drops
+        self.was_read = False
+        # messages that came to a body that never receives
+        self.dropped = 0
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._max_size = max_size
+        self._extension = extension_of(scope)
+        self._request: Request | None = None
+        self._inbox = Inbox(messages_max=INBOX_MESSAGES_MAX, bytes_max=INBOX_BYTES_MAX)
+        # something has come, or it has ended
+        self._news = asyncio.Event()
+        # there is room in the inbox
+        self._room = asyncio.Event()
+        self._over = asyncio.Event()
+        # a task is inside of ``receive``
+        self._is_receiving = False
+        # the close frame of ours, once it is on its way
+        self._sent: Close | None = None
+
+    @property
+    def request(self) -> Request:
+        """Made when it is asked for: most programs never do."""
+        if self._request is None:
+            self._request = _request_of(self._scope)
+        return self._request
+
+    @property
+    def latency_s(self) -> float:
+        """As our own server measured it; 0 on others."""
+        measured = self._extension.get("latency_s")
+        return 0.0 if measured is None else float(measured())
+
+    # Reading
+
+    async def read(self) -> None:
+        """Take what the peer sends until it is gone."""
+        while self.ended is None:
+            event = await self._receive()
+            if event["type"] == "websocket.disconnect":
+                self._end(close_of(event.get("code", 1005), event.get("reason")))
+            elif event["type"] == "websocket.receive":
+                await self._take_in(event)
+
+    async def _take_in(self, event: Event) -> None:
+        text = event.get("text")
+        message: str | bytes = event.get("bytes") or b"" if text is None else text
+        while self._inbox.full:
+            if self._sent is not None:
+                # we have said goodbye: what matters now is the answer
+                return
+            if not self.was_read:
+                self.dropped += 1
+                return
+            self._room.clear()
+            await self._room.wait()
+        self._inbox.put(message)
+        self._news.set()
+
+    def _end(self, close: Close | None) -> None:
+        if self.ended is None:
+            self.ended = self._how_it_ended(close)
+        self._over.set()
+        self._news.set()
+
+    def _how_it_ended(self, close: Close | None) -> ConnectionClosed:
+        if self._sent is not None:
+            # servers report our own code back as soon as it is sent
+            return closed_error(self._sent if close is not None else None, self._sent, received_first=False)
+        if close is not None and close.code in (1002, 1007, 1009):
+            # our own server has refused what came (only servers do that to clients that break a limit)
+            return ConnectionClosedError(None, close)
+        return closed_error(close, close, received_first=True)
+
+    async def receive(self) -> str | bytes:
+        """The next message; raises how it ended when there is none left."""
+        if self._is_receiving:
+            raise RuntimeError("another task is receiving: let one task receive and hand the messages out")
+        self.was_read = self._is_receiving = True
+        try:
+            while not len(self._inbox):
+                if self.ended is not None:
+                    raise repeat(self.ended)
+                self._news.clear()
+                await self._news.wait()
+            message = self._inbox.take()
+        finally:
+            self._is_receiving = False
+        self._room.set()
+        return message
+
+    async def receive_pieces(self) -> AsyncIterator[str | bytes]:
+        """The next message, in one piece: servers hand over whole messages."""
+        yield await self.receive()
+
+    # Writing
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message."""
+        if self.ended is not None:
+            raise repeat(self.ended)
+        if self._sent is not None:
+            raise ConnectionClosedError(None, self._sent)
+        try:
+            if isinstance(message, str):
+                await self._send({"type": "websocket.send", "text": message})
+            else:
+                await self._send({"type": "websocket.send", "bytes": message})
+        except Exception as error:
+            if not means_gone(error):
+                raise
+            await self._wait_for_news()
+            assert self.ended is not None
+            raise repeat(self.ended) from None
+
+    async def _wait_for_news(self) -> None:
+        """The reader hears how it ended a moment after a send has failed, if it ever does."""
+        try:
+            async with asyncio.timeout(_NEWS_S):
+                await self._over.wait()
+        except TimeoutError:
+            self._end(None)
+
+    async def send_pieces(self, pieces: Pieces) -> None:
+        """Join them and send them whole."""
+        await self.send(await _join(pieces, self._max_size))
+
+    async def ping(self, data: bytes | None) -> Awaitable[float]:
+        """Through the extension of our own server."""
+        if self.ended is not None:
+            raise repeat(self.ended)
+        ping: Callable[[bytes | None], Awaitable[float]] | None = self._extension.get("ping")
+        if ping is None:
+            raise NotOffered("pings")
+        return ping(data)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send the close frame. A peer that does not take it in time is dropped, where the server lets us."""
+        if self.ended is None and self._sent is None:
+            self._sent = Close(code, reason)
+            self._room.set()
+            try:
+                async with asyncio.timeout(RAW_CLOSE_S):
+                    await self._send({"type": "websocket.close", "code": code, "reason": reason})
+            except TimeoutError:
+                self.abort()
+            except Exception as error:
+                if not means_gone(error):
+                    raise
+        await self._wait_for_news()
+
+    def lose(self) -> None:
+        """The line below has failed in a way nobody foresaw."""
+        self._end(None)
+
+    def abort(self) -> None:
+        """Drop it, where the server lets us."""
+        abort = self._extension.get("abort")
+        if abort is not None:
+            abort()
+
+    async def wait_closed(self) -> None:
+        """Return when it has ended."""
+        await self._over.wait()
+
+
+async def _join(pieces: Pieces, max_size: int) -> str | bytes:
+    """One message of ``pieces``; raises ``TooLarge`` and ``TypeError``."""
+    joined: list[Any] = []
+    size_bytes = 0
+
+    def add(piece: object) -> None:
+        nonlocal size_bytes
+        if not isinstance(piece, str | bytes | bytearray | memoryview):
+            raise TypeError(f"an iterable for send gives str or bytes, not {type(piece).__name__}")
+        if joined and isinstance(piece, str) != isinstance(joined[0], str):
+            raise TypeError("an iterable for send gives either str or bytes: one message is text or binary")
+        size_bytes += len(piece.encode()) if isinstance(piece, str) else len(piece)
+        if size_bytes > max_size:
+            raise TooLarge(size_bytes, max_size)
+        joined.append(piece)
+
+    if isinstance(pieces, AsyncIterable):
+        async for piece in pieces:
+            add(piece)
+    else:
+        for piece in pieces:
+            add(piece)
+    if joined and isinstance(joined[0], str):
+        return "".join(joined)
+    return b"".join(joined)
+
+
+def _request_of(scope: Scope) -> Request:
+    from websockets.datastructures import Headers
+    from websockets.http11 import Request
+
+    path = (scope.get("raw_path") or scope["path"].encode()).decode("ascii", "replace")
+    query = scope.get("query_string", b"").decode("ascii", "replace")
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    return Request(f"{path}?{query}" if query else path, Headers(headers))
