@@ -18,8 +18,10 @@ FRAGMENTS_MAX = 4096
 UNREAD_PONGS_BYTES_MAX = 64 * KIB
 ABANDONED_AFTER_S = 60.0
 RAW_MESSAGE_BYTES_MAX = 16 * MIB
-# what a refused peer gets to read why, while what it still sends is thrown away
-REFUSED_LINGER_S = 2.0
+# What a refused peer gets to hear why, while what it still sends is thrown away: until it has been quiet for a while,
+# and never longer than this.
+REFUSED_QUIET_S = 0.5
+REFUSED_LINGER_S = 5.0
 PINGS_MAX = 1000
 # Raw connections (CONTRACTS 9): what may wait for a body, the time a closing handshake has, the time it has when the
 # server stops or the body was cancelled, and how long a handler that never receives may find out that it is alone.

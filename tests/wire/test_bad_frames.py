@@ -174,7 +174,7 @@ def test_a_handshake_that_cannot_be_is_answered(ours: Server, name: str) -> None
 
 
 def test_the_scope_extension_is_there_on_both_wires(ours: Server, stock: Server) -> None:
-    offered = b'["abort","latency_s","pending_bytes","ping"]'
+    offered = b'["abort","latency_s","pending_bytes","ping","refused"]'
     for server, by_http, by_websocket in [(ours, b'["abort","pending_bytes"]', offered), (stock, b"[]", b"[]")]:
         assert server.ask("/extension") == (200, by_http)
         with open_websocket(server.port, "/extension") as peer:

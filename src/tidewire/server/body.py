@@ -69,10 +69,16 @@ class Body:
         finally:
             self._reader.cancel()
             await asyncio.wait([self._reader])
+            if self._socket.dropped:
+                logger.warning(
+                    "%s never received: %d messages were dropped; receive them, or let a task of its own do so",
+                    self._socket.shown,
+                    self._socket.dropped,
+                )
         if isinstance(error, asyncio.CancelledError):
             return is_ours
         # how it ended is what a body is told that goes on sending or receiving: no failure of its own
-        return is_over and isinstance(error, ConnectionClosed)
+        return is_over and _tells_the_end(error)
 
     async def _say_goodbye(self, error: BaseException | None) -> None:
         if error is None:
@@ -85,3 +91,10 @@ class Body:
                     await self._socket.close(_GOING_AWAY, "")
             except TimeoutError:
                 self._socket.abort()
+
+
+def _tells_the_end(error: BaseException | None) -> bool:
+    """Whether ``error`` says that the connection has ended, and nothing else; a task group says it for each task."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(ConnectionClosed)[1] is None
+    return isinstance(error, ConnectionClosed)

@@ -23,7 +23,8 @@ from tidewire.wire.socket import ServerSocket
 logger = logging.getLogger("tidewire")
 
 Handler: TypeAlias = Callable[[Connection], Awaitable[object]]
-STATE_KEY = "tidewire.handlers"
+STATE_PREFIX = "tidewire."
+"""Under this prefix what wants to say goodbye at a shutdown stands in the lifespan state, for ``server.run``."""
 
 
 def is_handler(app: object) -> TypeGuard[Handler]:
@@ -85,7 +86,7 @@ class Handlers:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         if "state" in scope:
-            scope["state"][STATE_KEY] = self
+            scope["state"][f"{STATE_PREFIX}handlers"] = self
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -122,7 +123,7 @@ class Handlers:
             return PlainTextResponse(f"{sentence}\n", status_code=403)
         if self._handlers is not None and scope["path"] not in self._handlers:
             known = ", ".join(sorted(self._handlers))
-            return PlainTextResponse(f"nothing is served at {scope['path']}: there is {known}\n", status_code=404)
+            return PlainTextResponse(f"nothing is served at {scope['path']!a}: there is {known}\n", status_code=404)
         return None
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,15 +140,9 @@ class Handlers:
             async with Body(socket, grace_s=RAW_GRACE_S):
                 await handler(connection)
         except Exception:
-            logger.exception("the handler of %s failed; its connection was closed with 1011", scope["path"])
+            logger.exception("the handler of %s failed; its connection was closed with 1011", socket.shown)
         finally:
             del self._sockets[socket]
-            if socket.dropped:
-                logger.warning(
-                    "the handler of %s never received: %d messages were dropped; receive them, or let a task do so",
-                    scope["path"],
-                    socket.dropped,
-                )
 
     async def drain(self) -> None:
         """Tell every client that the server goes away (1001), for a second at most."""

@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import uvicorn
 from uvicorn.importer import ImportFromStringError, import_from_string
@@ -23,7 +23,7 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from tidewire.errors import AddressInUse, BadAddress, SeveralProcesses
 from tidewire.limits import RAW_MESSAGE_BYTES_MAX
-from tidewire.server.handler import Handler, Handlers, is_handler
+from tidewire.server.handler import STATE_PREFIX, Handler, Handlers, is_handler
 from tidewire.wire.uvicorn import HttpProtocol
 from tidewire.wire.uvicorn import Protocol as WebSocketProtocol
 
@@ -39,9 +39,8 @@ _TICK_S = 0.1
 _FREE_PORT_TRIES = 10
 
 
-@runtime_checkable
 class Drains(Protocol):
-    """What stands in the lifespan state and wants to say goodbye before the server waits: ``Live``, ``Handlers``."""
+    """What stands under ``STATE_PREFIX`` in the lifespan state: it says goodbye before the server waits."""
 
     async def drain(self) -> None:
         """End every stream, within a deadline."""
@@ -115,8 +114,8 @@ class Server(uvicorn.Server):
         began = loop.time()
         for server in self.servers:
             server.close()
-        drains = [value.drain for value in self.lifespan.state.values() if isinstance(value, Drains)]
-        await asyncio.gather(*(drain() for drain in drains))
+        ours: list[Drains] = [value for key, value in self.lifespan.state.items() if key.startswith(STATE_PREFIX)]
+        await asyncio.gather(*(one.drain() for one in ours))
         grace_s = self.config.timeout_graceful_shutdown
         if grace_s is not None:
             grace_s = max(_GRACE_AFTER_DRAIN_S, math.ceil(grace_s - (loop.time() - began)))

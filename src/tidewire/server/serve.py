@@ -108,10 +108,15 @@ class Server:
     ) -> None:
         self.sockets = tuple(sockets)
         """The listening sockets, one for each address."""
+        self.port: int = sockets[0].getsockname()[1]
+        """The port it listens on, the same on every address."""
+        scheme = "wss" if is_secure else "ws"
+        # a certificate is for a name
+        is_name = is_secure and host and not _is_address(host)
+        self.url = f"{scheme}://{host}:{self.port}" if is_name else url_of(sockets[0], scheme)
+        """Where a client of this machine connects, e.g. ``ws://127.0.0.1:8765``."""
         self._app = app
         self._runner = runner
-        self._host = host
-        self._is_secure = is_secure
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -121,21 +126,6 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-    @property
-    def port(self) -> int:
-        """The port it listens on, the same on every address."""
-        port: int = self.sockets[0].getsockname()[1]
-        return port
-
-    @property
-    def url(self) -> str:
-        """Where a client of this machine connects, e.g. ``ws://127.0.0.1:8765``."""
-        scheme = "wss" if self._is_secure else "ws"
-        if self._is_secure and self._host and not _is_address(self._host):
-            # the name is what the certificate is for
-            return f"{scheme}://{self._host}:{self.port}"
-        return url_of(self.sockets[0], scheme)
 
     @property
     def connections(self) -> set[Connection]:

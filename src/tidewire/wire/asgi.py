@@ -2,8 +2,9 @@
 
 The extension is ``scope["extensions"]["tidewire"]``, a dict of functions that ``tidewire.wire.uvicorn`` adds:
 ``abort() -> None`` drops the connection at once, kernel buffers included; ``pending_bytes() -> int`` is what the
-transport holds back; and on WebSockets ``ping(data: bytes | None) -> Future[float]`` and ``latency_s() -> float``.
- Without it an application cannot abort: it can only return (CONTRACTS 8).
+transport holds back; and on WebSockets ``ping(data: bytes | None) -> Future[float]``, ``latency_s() -> float``
+(of the last answered ping), and ``refused() -> bool`` (the server has closed because of what the peer sent).
+Without it an application cannot abort: it can only return (CONTRACTS 8).
 """
 
 from __future__ import annotations

@@ -87,7 +87,8 @@ class Connection:
 
     def __repr__(self) -> str:
         state = "open" if self._link.ended is None else f"closed, {self._link.ended}"
-        return f"<tidewire.Connection {self.request.path} {state}>"
+        # without the query: tokens live there
+        return f"<tidewire.Connection {self.request.path.partition('?')[0]} {state}>"
 
     @property
     def request(self) -> Request:

@@ -61,6 +61,11 @@ class ServerSocket:
         return self._request
 
     @property
+    def shown(self) -> str:
+        """The path for messages: without the query, where tokens live, and without control characters."""
+        return ascii(self._scope["path"])[1:-1]
+
+    @property
     def latency_s(self) -> float:
         """As our own server measured it; 0 on others."""
         measured = self._extension.get("latency_s")
@@ -81,9 +86,6 @@ class ServerSocket:
         text = event.get("text")
         message: str | bytes = event.get("bytes") or b"" if text is None else text
         while self._inbox.full:
-            if self._sent is not None:
-                # we have said goodbye: what matters now is the answer
-                return
             if not self.was_read:
                 self.dropped += 1
                 return
@@ -100,11 +102,10 @@ class ServerSocket:
 
     def _how_it_ended(self, close: Close | None) -> ConnectionClosed:
         if self._sent is not None:
-            # servers report our own code back as soon as it is sent
-            return closed_error(self._sent if close is not None else None, self._sent, received_first=False)
-        if close is not None and close.code in (1002, 1007, 1009):
-            # our own server has refused what came (only servers do that to clients that break a limit)
-            return ConnectionClosedError(None, close)
+            return closed_error(close, self._sent, received_first=False)
+        refused = self._extension.get("refused")
+        if refused is not None and refused():
+            return closed_error(None, close)
         return closed_error(close, close, received_first=True)
 
     async def receive(self) -> str | bytes:
@@ -170,19 +171,28 @@ class ServerSocket:
         return ping(data)
 
     async def close(self, code: int, reason: str) -> None:
-        """Send the close frame. A peer that does not take it in time is dropped, where the server lets us."""
-        if self.ended is None and self._sent is None:
-            self._sent = Close(code, reason)
-            self._room.set()
-            try:
-                async with asyncio.timeout(RAW_CLOSE_S):
-                    await self._send({"type": "websocket.close", "code": code, "reason": reason})
-            except TimeoutError:
-                self.abort()
-            except Exception as error:
-                if not means_gone(error):
-                    raise
-        await self._wait_for_news()
+        """Send the close frame. A peer that does not take it in time is dropped, where the server lets us.
+
+        It has ended then: ASGI does not tell an application whether the peer has answered.
+        """
+        if self.ended is not None:
+            return
+        if self._sent is not None:
+            await self._over.wait()
+            return
+        self._sent = Close(code, reason)
+        try:
+            async with asyncio.timeout(RAW_CLOSE_S):
+                await self._send({"type": "websocket.close", "code": code, "reason": reason})
+            self._end(self._sent)
+        except TimeoutError:
+            self.abort()
+        except Exception as error:
+            if not means_gone(error):
+                raise
+            await self._wait_for_news()
+        finally:
+            self._end(None)
 
     def lose(self) -> None:
         """The line below has failed in a way nobody foresaw."""

@@ -112,8 +112,9 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
     _pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
     # the application, while ours stands in its place
     _app: Any = None
-    # the peer was refused, and what it still sends is read away
+    # the peer was refused, and what it still sends is read away, for so long
     _discarding = False
+    _lingers_until = 0.0
 
     def handle_connect(self, event: Request) -> None:
         """Add the extension before the application sees the scope; its task has not begun to run yet."""
@@ -124,7 +125,12 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
 
     def extension(self) -> dict[str, Callable[..., Any]]:
         """See ``wire.asgi``."""
-        return {**super().extension(), "ping": self.ping, "latency_s": self._latency_s}
+        return {
+            **super().extension(),
+            "ping": self.ping,
+            "latency_s": self._latency_s,
+            "refused": self._has_refused,
+        }
 
     async def run_asgi(self) -> None:
         """A route that forgets ``accept()`` gets a line that says so, where it would get a traceback or a riddle."""
@@ -172,6 +178,9 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
     def _latency_s(self) -> float:
         return self.last_ping_rtt
 
+    def _has_refused(self) -> bool:
+        return self._discarding
+
     def handle_pong(self, event: Frame) -> None:
         """A pong answers its ping and all before it (RFC 6455 5.5.3)."""
         if self._pings and bytes(event.data) in self._pings:
@@ -197,6 +206,8 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """A handshake that ``websockets`` does not parse is no event, so uvicorn never answers it."""
         if self._discarding:
+            # the line is closed when it has gone quiet, and before its time is over
+            self._close_in(limits.REFUSED_QUIET_S)
             return
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
@@ -248,9 +259,14 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.close_timer = self.loop.call_later(limits.REFUSED_LINGER_S, self.transport.close)
+        self._lingers_until = self.loop.time() + limits.REFUSED_LINGER_S
+        self._close_in(limits.REFUSED_QUIET_S)
+
+    def _close_in(self, delay_s: float) -> None:
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        when = min(self.loop.time() + delay_s, self._lingers_until)
+        self.close_timer = self.loop.call_at(when, self.transport.close)
 
     def handle_cont(self, event: Frame) -> None:
         """A message in endless small fragments costs far more memory than its bytes (RFC 6455 10.4)."""

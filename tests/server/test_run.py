@@ -1,0 +1,248 @@
+"""``run`` with handlers, by value and by name, and routes that forget ``accept()``."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websockets
+from fastapi import FastAPI, WebSocket
+from websockets.asyncio.client import connect
+from websockets.sync.client import connect as connect_sync
+
+from tidewire import Connection, SeveralProcesses, run
+from tidewire.server.handler import is_handler
+from tidewire.server.run import Server, bind, make_config, url_of
+
+PROGRAM = """
+import asyncio
+import sys
+
+import tidewire
+
+
+async def echo(connection):
+    try:
+        async for message in connection:
+            await connection.send(message)
+        print("ended with", connection.close_code, flush=True)
+    finally:
+        print("cleaned up", flush=True)
+
+
+if __name__ == "__main__":
+    tidewire.run(echo, "127.0.0.1", 0, on_listening=lambda url: print(url, flush=True), **eval(sys.argv[1]))
+    print("after run", flush=True)
+"""
+
+
+def start(folder: Path, options: str) -> tuple[subprocess.Popen[str], str]:
+    (folder / "program.py").write_text(PROGRAM)
+    process = subprocess.Popen(
+        [sys.executable, "program.py", options], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def test_ctrl_c_says_goodbye_and_returns(tmp_path: Path) -> None:
+    process, url = start(tmp_path, "{}")
+    assert url.startswith("ws://127.0.0.1:")
+    with connect_sync(url) as client:
+        client.send("hi")
+        assert client.recv(timeout=5) == "hi"
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(websockets.ConnectionClosedOK) as told:
+            client.recv(timeout=5)
+        assert told.value.rcvd is not None
+        assert told.value.rcvd.code == 1001
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out) == (0, "ended with 1001\ncleaned up\nafter run\n")
+    assert "Traceback" not in err
+
+
+def test_a_server_for_a_while(tmp_path: Path) -> None:
+    process, url = start(tmp_path, "{'run_for_s': 0.2}")
+    assert url.startswith("ws://")
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out) == (0, "after run\n")
+    assert "Traceback" not in err
+
+
+def test_a_handler_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tidewire", "run", "program:echo", "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "Tidewire is listening on" in line)
+        url = line.split("listening on ")[1].split()[0]
+        assert url.startswith("ws://")
+        with connect_sync(url) as client:
+            client.send("hi")
+            assert client.recv(timeout=5) == "hi"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
+async def handler(connection: Connection) -> None:
+    """One required parameter."""
+
+
+async def with_default(connection: Connection, greeting: str = "hi") -> None:
+    """Still one required parameter."""
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """ASGI."""
+
+
+class Application:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """ASGI."""
+
+
+class Handling:
+    async def __call__(self, connection: Connection) -> None:
+        """A handler."""
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        (handler, True),
+        (with_default, True),
+        (functools.partial(with_default, greeting="ho"), True),
+        (Handling(), True),
+        (application, False),
+        (Application(), False),
+        (FastAPI(), False),
+        (Application, False),
+        (lambda *args: None, False),
+        ("module:app", False),
+        (None, False),
+    ],
+)
+def test_handlers_are_told_from_applications(what: object, told: bool) -> None:
+    assert is_handler(what) is told
+
+
+def test_workers_and_reload_need_a_name() -> None:
+    with pytest.raises(TypeError, match="by name"):
+        run(handler, reload=True)
+    with pytest.raises(SeveralProcesses):
+        run(handler, workers=2)
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    sockets = bind("127.0.0.1", 0)
+    server = Server(make_config(app, log_config=None, log_level=None), signals=False)
+    task = asyncio.create_task(server.serve(sockets=sockets))
+    try:
+        async with asyncio.timeout(10):
+            await server.wait_listening()
+            yield url_of(sockets[0], "ws")
+    finally:
+        server.stop()
+        await task
+
+
+def make_routes() -> FastAPI:
+    app = FastAPI()
+
+    @app.websocket("/forgets")
+    async def forgets(websocket: WebSocket) -> None:
+        await websocket.receive_text()
+
+    @app.websocket("/sends")
+    async def sends(websocket: WebSocket) -> None:
+        await websocket.send_text("too early")
+
+    @app.websocket("/returns")
+    async def returns(websocket: WebSocket) -> None:
+        """It does nothing at all."""
+
+    @app.websocket("/refuses")
+    async def refuses(websocket: WebSocket) -> None:
+        await websocket.close()
+
+    @app.websocket("/fails")
+    async def fails(websocket: WebSocket) -> None:
+        raise RuntimeError("no database")
+
+    @app.websocket("/works")
+    async def works(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await websocket.send_text(f"You said: {text}")
+
+    @app.websocket("/late")
+    async def late(websocket: WebSocket) -> None:
+        await websocket.accept()
+        raise RuntimeError("accept is not what failed here")
+
+    return app
+
+
+@pytest.mark.parametrize("path", ["forgets", "sends", "returns"])
+def test_a_route_that_forgets_accept_is_refused_with_one_line(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with serving(make_routes()) as url:
+            with pytest.raises(websockets.InvalidStatus) as told:
+                await connect(f"{url}/{path}?token=secret")
+            assert told.value.response.status_code == 403
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(scenario())
+    (record,) = caplog.records
+    assert f"the WebSocket route /{path} never accepted the connection" in record.getMessage()
+    assert "await websocket.accept()" in record.getMessage()
+    assert "Traceback" not in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(("path", "status"), [("refuses", 403), ("fails", 500)])
+def test_other_ends_before_accept_are_what_they_were(path: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with serving(make_routes()) as url:
+            with pytest.raises(websockets.InvalidStatus) as told:
+                await connect(f"{url}/{path}")
+            assert told.value.response.status_code == status
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(scenario())
+    assert "never accepted" not in caplog.text
+    assert ("no database" in caplog.text) is (path == "fails")
+
+
+def test_untouched_routes_work_and_fail_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with serving(make_routes()) as url:
+            async with connect(f"{url}/works") as client:
+                await client.send("hi")
+                assert await client.recv() == "You said: hi"
+            async with connect(f"{url}/late") as client:
+                with pytest.raises(websockets.ConnectionClosed):
+                    await client.recv()
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(scenario())
+    assert "accept is not what failed here" in caplog.text
+    assert "never accepted" not in caplog.text
