@@ -11,7 +11,7 @@ import pytest
 from tidewire.hub.outbox import Batch
 from tidewire.hub.pump import Pump
 from tidewire.limits import Limits
-from tidewire.server.connection import GONE, Connection
+from tidewire.server.connection import GONE, TopicConnection
 
 
 class BrokenLink:
@@ -37,8 +37,8 @@ class BrokenLink:
         return 0
 
 
-async def flush_to_a_sleeping_writer(error: Exception) -> Connection:
-    connection, pump, batch = Connection(BrokenLink(error), Limits()), Pump(), Batch(("x",), 1, 1)
+async def flush_to_a_sleeping_writer(error: Exception) -> TopicConnection:
+    connection, pump, batch = TopicConnection(BrokenLink(error), Limits()), Pump(), Batch(("x",), 1, 1)
     running = asyncio.create_task(connection.run())
     await asyncio.sleep(0)
     assert connection.ready
@@ -82,7 +82,7 @@ class StuckLink(BrokenLink):
 def test_a_begun_write_that_does_not_return_is_cancelled_with_the_connection(passes: int) -> None:
     async def run() -> None:
         link, pump = StuckLink(), Pump()
-        connection = Connection(link, Limits())
+        connection = TopicConnection(link, Limits())
         running = asyncio.create_task(connection.run())
         await asyncio.sleep(0)
         pump.write((connection,), Batch(("x",), 1, 1))

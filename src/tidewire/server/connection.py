@@ -1,6 +1,6 @@
 """One socket's life: an outbox written to a link, and an end that is decided once.
 
-``Connection.run`` is the writer. It never waits for a reader for longer than the peer itself makes it: an
+``TopicConnection.run`` is the writer. It never waits for a reader for longer than the peer itself makes it: an
 eviction interrupts a write that does not return.
 """
 
@@ -33,7 +33,7 @@ class Verdict:
     last_words: Batch | None = None
 
 
-class Connection:
+class TopicConnection:
     """Writes what its outbox holds until a verdict.
 
     ``heartbeat``: what to write when nothing else was written for ``limits.heartbeat_s`` (None: nothing).

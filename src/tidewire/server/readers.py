@@ -11,7 +11,7 @@ from tidewire.hub.subscription import Eviction, Gap, Opened, Subscription
 from tidewire.protocol import codes, plain
 from tidewire.protocol.message import End, Message
 from tidewire.protocol.position import Position
-from tidewire.server.connection import Connection, Verdict
+from tidewire.server.connection import TopicConnection, Verdict
 
 
 def _batch(items: tuple[Any, ...], size_bytes: int, messages: Sequence[Message]) -> Batch:
@@ -54,7 +54,7 @@ class BareReader:
 
     encode = staticmethod(encode_bare)
 
-    def __init__(self, connection: Connection, *, every_message_counts: bool) -> None:
+    def __init__(self, connection: TopicConnection, *, every_message_counts: bool) -> None:
         self.outbox = connection.outbox
         self._connection = connection
         self._every_message_counts = every_message_counts
@@ -89,7 +89,7 @@ class PositionsReader:
 
     encode = staticmethod(encode_positions)
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: TopicConnection) -> None:
         self.outbox = connection.outbox
         self._connection = connection
 
@@ -119,7 +119,7 @@ class EventReader:
 
     encode = staticmethod(encode_events)
 
-    def __init__(self, connection: Connection, rng: random.Random) -> None:
+    def __init__(self, connection: TopicConnection, rng: random.Random) -> None:
         self.outbox = connection.outbox
         self._connection = connection
         self._retry_ms = rng.randrange(1000, 2000)

@@ -19,7 +19,7 @@ from tidewire.hub.subscription import Eviction
 from tidewire.limits import Limits
 from tidewire.protocol.position import NOW, Since, parse_since
 from tidewire.protocol.topics import validate_topic
-from tidewire.server.connection import Connection
+from tidewire.server.connection import TopicConnection
 from tidewire.server.gate import Declaration, Gate, Refusal
 from tidewire.server.origin import OriginRule, is_loopback
 from tidewire.server.publisher import Publisher
@@ -39,7 +39,7 @@ class Site:
     trusted_proxies: Sequence[str] = ()
     rng: random.Random = field(default_factory=random.Random)
     # streaming connections, and how many each address holds
-    connections: set[Connection] = field(default_factory=set)
+    connections: set[TopicConnection] = field(default_factory=set)
     addresses: Counter[str] = field(default_factory=Counter)
     # no new reader is let in any more
     draining: bool = False
@@ -80,7 +80,7 @@ class Site:
         return hashlib.blake2b(credentials.encode("latin-1", "replace"), digest_size=9).hexdigest()
 
     @contextmanager
-    def admit(self, http: HTTPConnection, connection: Connection) -> Iterator[None]:
+    def admit(self, http: HTTPConnection, connection: TopicConnection) -> Iterator[None]:
         """Count ``connection`` as open while it is."""
         address = http.client.host if http.client else ""
         self.connections.add(connection)

@@ -19,7 +19,7 @@ from tidewire.hub.subscription import Reader, Subscription
 from tidewire.protocol import codes, plain
 from tidewire.protocol.message import Draft, Kind, Message
 from tidewire.protocol.position import Position, Since
-from tidewire.server.connection import Connection, Verdict
+from tidewire.server.connection import TopicConnection, Verdict
 from tidewire.server.gate import Declaration, Operation, Refusal
 from tidewire.server.publisher import decode, frame_kind
 from tidewire.server.readers import BareReader, EventReader, PositionsReader
@@ -97,7 +97,7 @@ async def follow(
     site: Site,
     http: HTTPConnection,
     asked: Asked,
-    connection: Connection,
+    connection: TopicConnection,
     reader: Reader,
     listen: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
@@ -131,7 +131,7 @@ async def follow(
                 site.hub.unsubscribe(subscription)
 
 
-async def _guard(work: Coroutine[Any, Any, None], connection: Connection) -> None:
+async def _guard(work: Coroutine[Any, Any, None], connection: TopicConnection) -> None:
     """An error while subscribing or listening ends this connection and nothing else."""
     try:
         await work
@@ -154,7 +154,7 @@ async def serve_websocket(site: Site, websocket: WebSocket) -> None:
     # what FastAPI handed to the WebSocket: its state machine has nothing to say about messages on an open socket,
     # and would be asked for each one (the public send where a version has no such attribute)
     send = getattr(websocket, "_send", websocket.send)
-    connection = Connection(WebSocketLink(websocket.scope, send), site.limits)
+    connection = TopicConnection(WebSocketLink(websocket.scope, send), site.limits)
     reader: Reader
     if websocket.query_params.get("positions") in {"1", "true"}:
         reader = PositionsReader(connection)
@@ -180,7 +180,7 @@ async def deny(websocket: WebSocket, refusal: Refusal) -> None:
         return
 
 
-async def _listen(site: Site, websocket: WebSocket, asked: Asked, connection: Connection) -> None:
+async def _listen(site: Site, websocket: WebSocket, asked: Asked, connection: TopicConnection) -> None:
     """Take what the peer sends until it is gone: each frame is a publish."""
     while True:
         event = await websocket.receive()
@@ -194,7 +194,7 @@ async def _listen(site: Site, websocket: WebSocket, asked: Asked, connection: Co
 
 
 async def _publish_frame(
-    site: Site, websocket: WebSocket, asked: Asked, connection: Connection, frame: str | bytes
+    site: Site, websocket: WebSocket, asked: Asked, connection: TopicConnection, frame: str | bytes
 ) -> None:
     declaration = asked.declaration
     if declaration.publish is False:
@@ -241,7 +241,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write events until the topic ends, the reader leaves or the server stops."""
         link = StreamLink(scope, send)
-        connection = Connection(link, self._site.limits, heartbeat=_HEARTBEAT)
+        connection = TopicConnection(link, self._site.limits, heartbeat=_HEARTBEAT)
         try:
             await link.begin(self.status_code, list(self.raw_headers))
         except Exception as error:
