@@ -11,6 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+import tidewire
 from tests.project.documents import named_block
 from tidewire.server.run import Server, bind, make_config, url_of
 from tidewire.testing import Probe
@@ -75,6 +76,39 @@ def test_the_client(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert said.startswith("{'text': 'hello'} ")
     assert said.endswith(" None\n")
+
+
+def test_raw_connections(capsys: pytest.CaptureFixture[str]) -> None:
+    echo = named_block("readme-echo").run()["echo"]
+    client = named_block("readme-connect").run()
+
+    async def scenario() -> None:
+        async with asyncio.timeout(10), tidewire.serve(echo, port=0) as server:
+            await client["ask"](server.url)
+
+        turns = iter([1012, 1008])
+
+        async def greet(connection: tidewire.Connection) -> None:
+            code = next(turns)
+            await connection.send(f"{connection.request.path} {code}")
+            await connection.close(code, "that is enough")
+
+        async with asyncio.timeout(10), tidewire.serve(greet, port=0) as server:
+            with pytest.raises(tidewire.Refused, match="that is enough"):
+                await client["follow"](f"{server.url}/feed")
+
+    asyncio.run(scenario())
+    assert capsys.readouterr().out == "hello\n/feed 1012\n/feed 1008\n"
+
+
+def test_a_raw_connection_in_a_route() -> None:
+    async def scenario(url: str) -> None:
+        async with tidewire.connect(f"{url}/echo") as connection:
+            await connection.send("hi")
+            assert await connection.recv() == "You said: hi"
+
+    with serving(named_block("readme-accept").run()["app"]) as url:
+        asyncio.run(scenario(url))
 
 
 def test_the_probe() -> None:

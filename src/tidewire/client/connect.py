@@ -74,7 +74,8 @@ def connect(
     jittered, also when the server accepts and closes at once, and falls back after a connection that was healthy for
     a while (``backoff``). What the server said decides whether it goes on: 401, 403, 404 or 1008 end the loop with
     ``Refused``; 429 and its Retry-After slow it down; 1001, 1012, 1013 and cut lines come back soon (``policy`` may
-    decide otherwise). ``ConnectionClosed`` raised by the turn's body leaves the loop: catch it inside.
+    decide otherwise). Inside of such a loop ``async for message in connection`` ends quietly however the connection
+    ended; what ``recv`` and ``send`` raise then is for the turn's body to catch.
 
     ``url``: ws or wss; http and https mean the same. ``headers``: a mapping or pairs. ``origin``: for servers that ask
     for one. ``subprotocols``: in the order of preference. ``ssl``: a client's context, by default the system's trust.
@@ -138,7 +139,8 @@ class Connecting:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection = Connection(ClientSocket(await dial(self._call)))
+                # the loop around it deals with how it ends
+                connection = Connection(ClientSocket(await dial(self._call)), ends_quietly=True)
             except Cut as cut:
                 ending = Ending(cut.advice, cut.error, status=getattr(cut.error, "status", None))
             else:

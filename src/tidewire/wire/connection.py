@@ -75,7 +75,7 @@ class Connection:
 
     Text is ``str`` and binary is ``bytes``, both ways. One task may receive while others send. A loop over it ends
     when the connection has ended well (1000, 1001, no code), and raises ``ConnectionClosedError`` otherwise; with
-    ``accept`` it ends however the client left (``close_code`` tells).
+    ``accept``, and in a loop over ``connect``, it ends however the connection did (``close_code`` tells).
     """
 
     __slots__ = ("__weakref__", "_ends_quietly", "_link")
