@@ -70,6 +70,44 @@ def test_ctrl_c_says_goodbye_and_returns(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+STUBBORN = """
+import asyncio
+
+import tidewire.server.run
+
+
+async def stubborn(connection):
+    await connection.send("here")
+    while True:
+        try:
+            await asyncio.sleep(100)
+        except:
+            print("no!", flush=True)
+
+
+tidewire.server.run._LAST_CALL_S = 0.2
+tidewire.run(stubborn, port=0, on_listening=lambda url: print(url, flush=True), timeout_graceful_shutdown=1)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_handler_that_catches_its_cancellation_keeps_nobody_waiting(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(STUBBORN)
+    process = subprocess.Popen(
+        [sys.executable, "program.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with connect_sync(process.stdout.readline().strip()) as client:
+        assert client.recv(timeout=5) == "here"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+    assert process.returncode == (1 if number == signal.SIGINT else -number)
+    assert "no!" in out
+    if number == signal.SIGINT:
+        assert "ignores its cancellation" in err
+        assert "program.py:11, in stubborn" in err
+
+
 def test_a_server_for_a_while(tmp_path: Path) -> None:
     process, url = start(tmp_path, "{'run_for_s': 0.2}")
     assert url.startswith("ws://")

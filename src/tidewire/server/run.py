@@ -14,6 +14,7 @@ import math
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
@@ -36,6 +37,9 @@ _GRACE_AFTER_DRAIN_S = 1
 _BACKLOG = 4096
 # uvicorn's own tick: the Date header, and its limit of requests
 _TICK_S = 0.1
+# what tasks of the application get to end in after the server has
+_LAST_CALL_S = 1.5
+_ASYNCIO = os.path.dirname(asyncio.__file__)
 _FREE_PORT_TRIES = 10
 
 
@@ -66,7 +70,9 @@ class Server(uvicorn.Server):
         # whether SIGINT and SIGTERM are ours: not in somebody else's loop
         self._signals = signals
         self._run_for_s = run_for_s
-        # accepting, and to be stopped; made in the loop
+        # what ends the process when tasks do not let the loop end
+        self._last_call: threading.Timer | None = None
+        # accepting, and to be stopped
         self._listening = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -96,6 +102,21 @@ class Server(uvicorn.Server):
         """Shut down. Twice is nothing."""
         self.should_exit = True
         self._stopping.set()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's; where the process is ours, what ignores its cancellation afterwards keeps nobody waiting."""
+        try:
+            await super().serve(sockets=sockets)
+        finally:
+            if self._signals:
+                self._last_call = threading.Timer(_LAST_CALL_S, _leave_without, [asyncio.all_tasks()])
+                self._last_call.daemon = True
+                self._last_call.start()
+
+    def ended(self) -> None:
+        """The loop is over: there was nothing to leave behind."""
+        if self._last_call is not None:
+            self._last_call.cancel()
 
     async def main_loop(self) -> None:
         """uvicorn's, woken at once by ``stop`` instead of by its next tick."""
@@ -128,6 +149,28 @@ class Server(uvicorn.Server):
             abort = getattr(connection, "abort", None)
             if abort is not None:
                 abort()
+
+
+def _leave_without(tasks: set[asyncio.Task[Any]]) -> None:
+    """End the process: ``tasks`` were cancelled and go on (an ``except:`` in a loop catches that, too)."""
+    for task in tasks:
+        if not task.done():
+            logger.error(
+                "left without a task that ignores its cancellation: let asyncio.CancelledError pass at %s",
+                _where(task.get_coro()),
+            )
+    logging.shutdown()
+    os._exit(1)
+
+
+def _where(coroutine: Any) -> str:
+    """The innermost place of the application's at which it waits."""
+    place = "an unknown place"
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        if not frame.f_code.co_filename.startswith(_ASYNCIO):
+            place = f"{frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
+        coroutine = coroutine.cr_await
+    return place
 
 
 def url_of(sock: socket.socket, scheme: str = "http") -> str:
@@ -269,6 +312,7 @@ def run(
         # uvicorn hands the signal on after its shutdown; for us the end has been reached
         return
     finally:
+        server.ended()
         for sock in sockets:
             sock.close()
     if not server.started and not config.use_subprocess:

@@ -135,7 +135,11 @@ class Protocol(_Droppable, WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         """A route that forgets ``accept()`` gets a line that says so, where it would get a traceback or a riddle."""
         self._app, self.app = self.app, self._run_app
-        await super().run_asgi()
+        try:
+            await super().run_asgi()
+        finally:
+            # nothing that refers to itself is left of a connection that has ended
+            self.app = self._app
 
     async def _run_app(self, scope: Any, receive: Any, send: Any) -> Any:
         try:
