@@ -337,6 +337,42 @@ def test_what_a_block_that_never_receives_misses_is_counted(caplog: pytest.LogCa
     assert "3 messages were dropped" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("origin", "origins", "allowed"),
+    [
+        (None, (), True),
+        ("http://test", (), True),
+        ("https://evil.example", (), False),
+        ("null", (), False),
+        ("https://evil.example", ["https://app.example"], False),
+        ("https://app.example", ["https://app.example"], True),
+        ("https://app.example", ["*"], True),
+    ],
+)
+def test_pages_of_other_sites(
+    origin: str | None, origins: Any, allowed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        app = FastAPI()
+
+        @app.websocket("/ws")
+        async def route(websocket: WebSocket) -> None:
+            async with accept(websocket, origins=origins) as connection:
+                await connection.send("welcome")
+
+        call = SocketCall(app, "/ws", headers={} if origin is None else {"origin": origin})
+        await call.open()
+        await call.finished()
+        assert call.accepted is allowed
+        assert call.close_code == (1000 if allowed else 1008)
+        assert call._task is not None
+        assert call._task.exception() is None
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(run())
+    assert ("accept(websocket, origins=[" in caplog.text) is (not allowed and origin != "null")
+
+
 def test_it_works_under_starlettes_own_test_client() -> None:
     app = FastAPI()
 

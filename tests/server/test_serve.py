@@ -505,6 +505,17 @@ def test_no_signal_handler_is_touched() -> None:
     asyncio.run(run())
 
 
+def test_tokens_stay_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(server: Server) -> None:
+        async with connect(f"{server.url}/x?token=secret&a=1"):
+            pass
+
+    with caplog.at_level(logging.DEBUG, "uvicorn.error"):
+        play(echo, scenario)
+    assert "/x?" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_logging_is_left_as_it_was() -> None:
     before = list(logging.getLogger("uvicorn").handlers), logging.getLogger("uvicorn.error").level
 

@@ -118,7 +118,7 @@ class Handlers:
                 )
         server = scope.get("server")
         if not self._rule.permits(origin, host, server[0] if server else None):
-            sentence = self._rule.explain(origin or "").replace("Live(origins=", "serve(..., origins=")
+            sentence = self._rule.explain(origin or "", "serve(..., origins=")
             logger.warning("refused a WebSocket: %s", sentence)
             return PlainTextResponse(f"{sentence}\n", status_code=403)
         if self._handlers is not None and scope["path"] not in self._handlers:

@@ -86,11 +86,11 @@ class OriginRule:
         # a Host without a port means the default port of the scheme the browser used, which is the origin's
         return (asked.port or default) == (target.port or default)
 
-    def explain(self, origin: str) -> str:
-        """What a refusal says."""
+    def explain(self, origin: str, setting: str = "Live(origins=") -> str:
+        """What a refusal says; ``setting`` is the beginning of the call that would allow it."""
         if origin == "null":
             return "the origin null is refused: serve the page over http instead of opening it as a file"
-        return f"pages of {origin[:200]} may not use this server: allow them with Live(origins=[{origin[:200]!r}])"
+        return f"pages of {origin[:200]} may not use this server: allow them with {setting}[{origin[:200]!r}])"
 
 
 def _names_loopback(host: str | None) -> bool:
