@@ -42,9 +42,12 @@ if TYPE_CHECKING:
         NotOffered,
         NotRunning,
         PublishQueueFull,
+        RunCancelled,
+        RunIdTaken,
         SeveralProcesses,
         TidewireError,
         TooLarge,
+        TooManyRuns,
         TooManyTopics,
         TopicFinished,
         UnknownTopic,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from tidewire.server.accept import accept
     from tidewire.server.gate import Operation
     from tidewire.server.run import run
+    from tidewire.server.runs import Run
     from tidewire.server.serve import Server, serve
     from tidewire.wire.connection import Connection
 
@@ -72,14 +76,15 @@ _HOMES = {
     "errors": (
         "AddressInUse", "BadAddress", "BadPayload", "BadPosition", "BadTopic", "ClientError", "Close",
         "ConnectionClosed", "ConnectionClosedError", "ConnectionClosedOK", "DeclarationError", "Deny", "DrainTimeout",
-        "NotOffered", "NotRunning", "PublishQueueFull", "SeveralProcesses", "TidewireError", "TooLarge",
-        "TooManyTopics", "TopicFinished", "UnknownTopic",
+        "NotOffered", "NotRunning", "PublishQueueFull", "RunCancelled", "RunIdTaken", "SeveralProcesses",
+        "TidewireError", "TooLarge", "TooManyRuns", "TooManyTopics", "TopicFinished", "UnknownTopic",
     ),
     "hub.policy": ("Latest", "Log", "Signal"),
     "limits": ("Limits",),
     "server.accept": ("accept",),
     "server.gate": ("Operation",),
     "server.run": ("run",),
+    "server.runs": ("Run",),
     "server.serve": ("Server", "serve"),
     "wire.connection": ("Connection",),
 }  # fmt: skip
@@ -122,6 +127,9 @@ __all__ = [
     "Publisher",
     "Received",
     "Refused",
+    "Run",
+    "RunCancelled",
+    "RunIdTaken",
     "Server",
     "SeveralProcesses",
     "Signal",
@@ -129,6 +137,7 @@ __all__ = [
     "Subscription",
     "TidewireError",
     "TooLarge",
+    "TooManyRuns",
     "TooManyTopics",
     "Topic",
     "TopicFailed",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from tidewire.server.origin import OriginRule
 from tidewire.server.processes import guard_against_several
 from tidewire.server.publisher import Publisher
 from tidewire.server.router import make_router
+from tidewire.server.runs import Run, Runs
 from tidewire.server.secrets import hide_secrets_in_logs
 from tidewire.server.site import Site
 
@@ -94,6 +95,7 @@ class Live:
         )
         self.router: APIRouter = make_router(self._site, self.lifespan)
         self._soon = _Soon(self)
+        self._runs = Runs(self._hub, self._gate, self._publisher, self.limits)
         self._started = 0
 
     # Declaring
@@ -158,6 +160,29 @@ class Live:
         """Wait until the readers of ``topic`` in this process have taken everything; raises ``DrainTimeout``."""
         await self._hub.drained(topic, timeout_s)
 
+    # Streams that end
+
+    def publish_from(
+        self, topic: str, source: AsyncIterable[Any], *, run_id: str | None = None, finish: bool = True
+    ) -> Run:
+        """Publish every item of the async iterator ``source`` as ``publish`` does, then ``finish`` the topic.
+
+        Begins at once and returns a ``Run``, which goes on when the request that began it is gone; ``await`` it to
+        wait for the end. The second call with a ``run_id`` joins the run instead of beginning another, also for a
+        while after its end (``Limits.run_remembered_s``), and closes its own ``source`` unused. When the producer
+        fails, or the run is cancelled, the topic is finished with an error that says so, and the log has the details.
+        ``finish=False``: the topic goes on whatever happens. The order of publishing is that of the items; a producer
+        that never waits lets the event loop run all the same.
+
+        Raises ``UnknownTopic``, ``BadTopic``, ``TooManyRuns``, ``RunIdTaken``, ``NotRunning``, and ``TypeError``
+        for anything else than an async iterator; ``source`` is untouched then.
+        """
+        return self._runs.begin(topic, source, run_id, finish=finish)
+
+    def run_of(self, run_id: str) -> Run | None:
+        """The run that ``publish_from`` began with this id, while it goes on and for a while after its end."""
+        return self._runs.find(run_id)
+
     # Looking
 
     def stats(self) -> dict[str, int]:
@@ -206,6 +231,7 @@ class Live:
         self._site.draining = False
         await self._hub.start()
         self._soon.start()
+        self._runs.start()
 
     async def _stop(self) -> None:
         await self.drain()
@@ -213,7 +239,8 @@ class Live:
         await self._hub.close()
 
     async def drain(self) -> None:
-        """End every stream: event streams end, sockets close with 1012, who does not take it is aborted."""
+        """End every run and every stream: event streams end, sockets close with 1012, the stubborn are aborted."""
+        await self._runs.stop()
         await self._site.drain()
 
 

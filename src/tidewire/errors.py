@@ -14,6 +14,9 @@
     ├── DeclarationError    a declaration that cannot work, told when it is made
     ├── NotRunning          the event loop that is needed has not started
     ├── PublishQueueFull    publish_soon was called faster than the loop can publish
+    ├── TooManyRuns         the cap of publish_from runs at once is reached
+    ├── RunIdTaken          the id of a run is that of a run for another topic
+    ├── RunCancelled        the run that was waited for did not get to its end
     ├── DrainTimeout        readers did not catch up in the time given
     ├── AddressInUse        the port is taken by another program
     ├── BadAddress          this machine cannot listen there
@@ -139,6 +142,35 @@ class PublishQueueFull(TidewireError):
         super().__init__(
             f"{limit} messages wait for the event loop already: slow the producer down, or await live.publish"
         )
+
+
+class TooManyRuns(TidewireError):
+    """The cap of runs at once is reached. Attribute: ``limit`` (int)."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"{limit} runs go on already: try again when one has ended, or raise Limits(runs_max=...)")
+
+
+class RunIdTaken(TidewireError):
+    """A run id names one run. Attributes: ``run_id`` (str), ``topic`` (str, of the run that has the id)."""
+
+    def __init__(self, run_id: str, topic: str, asked: str) -> None:
+        self.run_id = run_id
+        self.topic = topic
+        super().__init__(
+            f"the run id {run_id!a} is that of a run for {topic!a}, and this one is for {asked!a}: "
+            "give each run an id of its own"
+        )
+
+
+class RunCancelled(TidewireError):
+    """The run did not get to its end. Attributes: ``topic`` (str), ``why`` (str)."""
+
+    def __init__(self, topic: str, why: str) -> None:
+        self.topic = topic
+        self.why = why
+        super().__init__(f"the stream of {topic!a} is not complete: {why}")
 
 
 class DrainTimeout(TidewireError):

@@ -62,6 +62,14 @@ class Limits:
     """Publish ids remembered per topic."""
     dedup_window_s: float = 120.0
     """How long a publish id is remembered."""
+    runs_max: int = 1000
+    """Runs of publish_from that go on at once."""
+    run_close_s: float = 1.0
+    """What the iterator of a run gets to close; at shutdown it gets this twice, then it is left behind."""
+    runs_remembered_max: int = 10_000
+    """Runs with an id that have ended and can still be joined."""
+    run_remembered_s: float = 600.0
+    """How long they can."""
     connections_per_address_max: int = 1000
     """Streaming connections from one peer address; loopback (a local proxy) is not counted."""
     rates_per_topic_max: int = 32

@@ -297,6 +297,23 @@ def test_events_resume_by_last_event_id() -> None:
     play(scenario)
 
 
+def test_what_the_browser_has_seen_counts_more_than_where_its_url_began() -> None:
+    """EventSource asks the same URL again after a cut, with the last id: ``?since=`` there was for the first time."""
+
+    async def scenario(app: FastAPI, live: Live) -> None:
+        positions = [await live.publish("chat/1", n) for n in range(3)]
+        seen = {**EVENTS, "last-event-id": str(positions[1])}
+        call = HttpCall(app, "GET", "/live/chat/1?since=-1", headers=seen).begin()
+        await call.until(lambda c: len(c.events) == 2)
+        assert [event["data"] for event in call.events[1:]] == ["2"]
+        await call.disconnect()
+        await live.finish("chat/1")
+        done = {**EVENTS, "last-event-id": str(positions[2])}
+        assert (await request(app, "GET", "/live/chat/1?since=-1", headers=done)).status == 204
+
+    play(scenario)
+
+
 def test_events_tell_a_gap() -> None:
     async def scenario(app: FastAPI, live: Live) -> None:
         foreign = f"{'0' * 16}:{7:020d}"

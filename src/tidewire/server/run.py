@@ -64,12 +64,15 @@ class Server(uvicorn.Server):
         on_listening: Callable[[str], None] | None = None,
         *,
         signals: bool = True,
+        owns_process: bool = False,
         run_for_s: float | None = None,
     ) -> None:
         super().__init__(config)
         self._on_listening = on_listening
         # whether SIGINT and SIGTERM are ours: not in somebody else's loop
         self._signals = signals
+        # whether the process ends with us, whatever is left of it
+        self._owns_process = owns_process
         self._run_for_s = run_for_s
         # what ends the process when tasks do not let the loop end
         self._last_call: threading.Timer | None = None
@@ -106,11 +109,11 @@ class Server(uvicorn.Server):
         self._stopping.set()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's; where the process is ours, what ignores its cancellation afterwards keeps nobody waiting."""
+        """uvicorn's; where the process ends with us, what ignores its cancellation afterwards keeps nobody waiting."""
         try:
             await super().serve(sockets=sockets)
         finally:
-            if self._signals:
+            if self._owns_process:
                 self._last_call = threading.Timer(_LAST_CALL_S, _leave_without, [asyncio.all_tasks()])
                 self._last_call.daemon = True
                 self._last_call.start()
@@ -298,7 +301,7 @@ def run(
         app = Handlers(app, host=host, origins=origins, max_size=options.get("ws_max_size", RAW_MESSAGE_BYTES_MAX))
     config = make_config(app, host=host, port=port, reload=reload, workers=workers, **options)
     sockets = bind(host, port)
-    server = Server(config, on_listening or _tell_listening, run_for_s=run_for_s)
+    server = Server(config, on_listening or _tell_listening, owns_process=True, run_for_s=run_for_s)
     try:
         if reload:
             logger.info("Reloading on changes; listening on %s", url_of(sockets[0]))

@@ -117,9 +117,12 @@ class Site:
 
 
 def parse_since_of(connection: HTTPConnection) -> Since | Refusal:
-    """Where the caller wants to begin: ``?since=`` or ``?offset=``, else ``Last-Event-ID``, else now."""
+    """Where the caller wants to begin: ``Last-Event-ID``, else ``?since=`` or ``?offset=``, else now.
+
+    A browser that comes back cannot change its URL: the header is newer than what the URL says.
+    """
     query = connection.query_params
-    text = query.get("since") or query.get("offset") or connection.headers.get("last-event-id")
+    text = connection.headers.get("last-event-id") or query.get("since") or query.get("offset")
     if not text:
         return NOW
     try:

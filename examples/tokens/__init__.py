@@ -1,0 +1,1 @@
+"""An answer that comes token by token and survives a reload of the page."""

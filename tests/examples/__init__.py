@@ -1,0 +1,1 @@
+"""Tests of the examples, beside the demo, which is tested in a real browser (tests/system)."""
