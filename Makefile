@@ -31,12 +31,16 @@ install: $(DEV_READY) ## lay out .venv with everything that development needs
 
 .PHONY: test
 test: $(DEV_READY) ## run the quick tests: Python alone, under a minute
-	$(PY) -m pytest -m "not system" --ignore=tests/system $(ARGS)
+	$(PY) -m pytest -m "not system and not interop" --ignore=tests/system --ignore=tests/interop $(ARGS)
 
 .PHONY: test-system
 test-system: $(DEV_READY) ## run the system tests: a real Chromium, curl and Node
 	@sh scripts/need-tools.sh
 	$(PY) -m pytest -m system $(ARGS)
+
+.PHONY: interop
+interop: $(DEV_READY) ## run our client and server against those of websockets and aiohttp, and bare sockets
+	$(PY) -m pytest -m interop tests/interop $(ARGS)
 
 .PHONY: check check-lint check-format check-types check-imports
 check: check-lint check-format check-types check-imports ## lint, format, strict types and import contracts (-k: all, even after a failure)

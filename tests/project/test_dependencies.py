@@ -107,4 +107,4 @@ def test_ci_runs_what_the_makefile_offers() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z-]*)(?: [a-z -]+)?:", makefile, re.MULTILINE))
     called = set(re.findall(r"\bmake (?:--[a-z-]+ )*([a-z-]+)$", Path(ROOT / ".ci" / "run").read_text(), re.MULTILINE))
-    assert {"install", "check", "test", "test-system"} <= called <= targets
+    assert {"install", "check", "test", "interop", "test-system"} <= called <= targets

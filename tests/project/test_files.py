@@ -69,20 +69,23 @@ def test_scripts_may_be_executed(name: str) -> None:
     assert os.access(ROOT / name, os.X_OK)
 
 
-def test_system_tests_are_marked() -> None:
-    # `make test` leaves out tests/system, `make test-system` takes what is marked: an unmarked file would run nowhere.
+@pytest.mark.parametrize("mark", ["system", "interop"])
+def test_tests_outside_of_make_test_are_marked(mark: str) -> None:
+    # `make test` leaves the folder out, its own target takes what is marked: an unmarked file would run nowhere.
+    files = sorted((ROOT / "tests" / mark).rglob("test_*.py"))
+    assert files
     unmarked = [
         str(path.relative_to(ROOT))
-        for path in sorted((ROOT / "tests" / "system").rglob("test_*.py"))
-        if not _has_system_mark(ast.parse(path.read_text(encoding="utf-8")))
+        for path in files
+        if not _has_mark(ast.parse(path.read_text(encoding="utf-8")), mark)
     ]
-    assert unmarked == [], "write `pytestmark = pytest.mark.system` at their top"
+    assert unmarked == [], f"write `pytestmark = pytest.mark.{mark}` at their top"
 
 
-def _has_system_mark(module: ast.Module) -> bool:
+def _has_mark(module: ast.Module, mark: str) -> bool:
     return any(
         isinstance(node, ast.Assign)
         and any(isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets)
-        and "mark.system" in ast.unparse(node.value)
+        and f"mark.{mark}" in ast.unparse(node.value)
         for node in module.body
     )

@@ -11,7 +11,10 @@ import pytest
 import tidewire
 from tests.project.files import ROOT
 
-_LATE = ("fastapi", "starlette", "uvicorn", "websockets", "httpx", "typer", "rich", "pydantic", "msgspec")
+_LATE = (
+    *("fastapi", "starlette", "uvicorn", "websockets", "httpx"),
+    *("typer", "rich", "prompt_toolkit", "pydantic", "msgspec"),
+)
 
 
 def in_fresh_python(code: str) -> str:

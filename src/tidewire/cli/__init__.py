@@ -1,1 +1,1 @@
-"""The command line: ``tidewire run | serve | sub | pub``."""
+"""The command line: ``tidewire run | serve | sub | pub | cat | echo``."""

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tidewire.cli.cat import cat
+from tidewire.cli.echo import echo
 from tidewire.cli.pub import pub
 from tidewire.cli.serve import run, serve
 from tidewire.cli.sub import sub
@@ -37,6 +39,7 @@ def _tidewire(
     """The real-time layer for Python web applications: one URL is one topic.
 
     Read a topic with **sub**, a browser or curl; publish with **pub** or a POST.
+    Talk to any WebSocket with **cat**; try clients against **echo**.
     """
 
 
@@ -44,6 +47,8 @@ app.command(no_args_is_help=True)(run)
 app.command()(serve)
 app.command(no_args_is_help=True)(sub)
 app.command(no_args_is_help=True)(pub)
+app.command(no_args_is_help=True)(cat)
+app.command()(echo)
 
 
 def main() -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Request, Response, WebSocket
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tidewire.app import Live
 from tidewire.hub.policy import Log
+from tidewire.server.accept import accept
 from tidewire.server.origin import is_loopback, parse_authority
 from tidewire.server.plain import front_page
 from tidewire.server.run import run
 
-_ECHO_HELP = (
-    "this URL speaks WebSocket only: try it with `python -m websockets {url}`, or new WebSocket({url!r}) in a browser"
-)
+_ECHO_HELP = "this URL speaks WebSocket only: open it with `tidewire cat {url}`, or new WebSocket({url!r}) in a browser"
 
 
 class LoopbackHost:
@@ -71,18 +70,9 @@ def make_open_app(host: str = "127.0.0.1") -> FastAPI:
 
     @app.websocket("/-/echo", name="echo")
     async def echo(websocket: WebSocket) -> None:
-        await websocket.accept()
-        try:
-            while True:
-                event = await websocket.receive()
-                if event["type"] == "websocket.disconnect":
-                    return
-                if event.get("text") is not None:
-                    await websocket.send_text(event["text"])
-                else:
-                    await websocket.send_bytes(event["bytes"])
-        except (WebSocketDisconnect, RuntimeError, OSError):
-            return
+        async with accept(websocket) as connection:
+            async for message in connection:
+                await connection.send(message)
 
     app.include_router(live.router)
     return app

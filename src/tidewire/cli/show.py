@@ -97,11 +97,16 @@ class Pretty:
         if message.removed:
             return Text("removed", "dim red")
         if message.kind == "bytes":
-            more = f" and {len(message.data) - _BYTES_SHOWN} more" if len(message.data) > _BYTES_SHOWN else ""
-            return Text(f"{len(message.data)} bytes: {message.data[:_BYTES_SHOWN].hex(' ')}{more}", "magenta")
+            return Text(preview(message.data), "magenta")
         if message.kind == "text":
             return Text(defuse(message.data))
         return self._json(Text(defuse(msgspec.json.encode(message.data).decode())))
+
+
+def preview(data: bytes) -> str:
+    """How many bytes there are, and the first of them in hex."""
+    more = f" and {len(data) - _BYTES_SHOWN} more" if len(data) > _BYTES_SHOWN else ""
+    return f"{len(data)} bytes: {data[:_BYTES_SHOWN].hex(' ')}{more}"
 
 
 def choose_printer(as_json: bool) -> Printer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl as tls
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
@@ -11,12 +12,12 @@ from types import TracebackType
 from typing import Literal
 
 from tidewire.client.dial import PING_S, Call, Cut, dial
-from tidewire.client.errors import Disconnected, NotAWebSocket, Refused
+from tidewire.client.errors import RAW_HINTS, Disconnected, NotAWebSocket, Refused
 from tidewire.client.reconnect import Advice, Backoff, ComeBack, advise_close
 from tidewire.client.socket import ClientSocket
 from tidewire.client.target import Headers, check_headers, parse_address
-from tidewire.errors import ClientError
-from tidewire.limits import RAW_MESSAGE_BYTES_MAX
+from tidewire.errors import ClientError, ConnectionClosed, closed_error
+from tidewire.limits import CLOSE_IN_A_HURRY_S, RAW_MESSAGE_BYTES_MAX
 from tidewire.wire.connection import Connection
 
 logger = logging.getLogger("tidewire")
@@ -64,7 +65,9 @@ def connect(
             await connection.send("hello")
             print(await connection.recv())
 
-    ``await connect(url)`` gives the ``Connection`` too, which is then yours to close. A loop over it reconnects::
+    Leaving the block closes with 1000, with 1011 after an error, and with 1001 when it is cancelled (then it waits a
+    second at most). ``await connect(url)`` gives the ``Connection`` too, which is then yours to close. A loop over it
+    reconnects::
 
         async for connection in connect("wss://feed.example/v1"):
             async for message in connection:
@@ -102,6 +105,7 @@ def connect(
         close_timeout_s,
         ping_interval_s,
         ping_timeout_s,
+        RAW_HINTS,
     )
     return Connecting(call, policy, backoff or Backoff())
 
@@ -113,25 +117,29 @@ class Connecting:
         self._call = call
         self._policy = policy
         self._backoff = backoff
-        self._connection: Connection | None = None
+        # what ``async with`` has to close
+        self._link: ClientSocket | None = None
 
     def __await__(self) -> Generator[object, None, Connection]:
-        return self._open().__await__()
+        return self._connect().__await__()
 
     async def __aenter__(self) -> Connection:
-        self._connection = await self._open()
-        return self._connection
+        self._link = await self._open()
+        return Connection(self._link)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        link, self._link = self._link, None
+        if link is not None:
+            await _say_goodbye(link, error)
 
-    async def _open(self) -> Connection:
+    async def _connect(self) -> Connection:
+        return Connection(await self._open())
+
+    async def _open(self) -> ClientSocket:
         try:
-            return Connection(ClientSocket(await dial(self._call)))
+            return ClientSocket(await dial(self._call))
         except Cut as cut:
             raise cut.error from None
 
@@ -140,34 +148,72 @@ class Connecting:
         while True:
             try:
                 # the loop around it deals with how it ends
-                connection = Connection(ClientSocket(await dial(self._call)), ends_quietly=True)
+                link = ClientSocket(await dial(self._call))
             except Cut as cut:
                 ending = Ending(cut.advice, cut.error, status=getattr(cut.error, "status", None))
             else:
                 self._backoff.connected(loop.time())
                 try:
-                    yield connection
-                finally:
-                    await connection.close()
-                ending = self._explain(connection)
-            await self._pause(ending, loop)
+                    yield Connection(link, ends_quietly=True)
+                except BaseException as error:
+                    await _say_goodbye(link, error)
+                    raise
+                await link.close(1000, "")
+                ending = self._explain(link)
+            if not await self._pause(ending, loop):
+                return
 
-    def _explain(self, connection: Connection) -> Ending:
-        code, reason = connection.close_code or 1006, connection.close_reason or ""
-        advice = advise_close(code, reason)
-        if advice.come_back is ComeBack.END:
-            advice = Advice(ComeBack.FAST, f"the connection was closed ({code})")
+    def _explain(self, link: ClientSocket) -> Ending:
+        ended = link.ended or closed_error(None, None)
+        advice, is_refusal = _advise(ended, closed_here=link.closed_here)
         error: ClientError
-        if advice.come_back is ComeBack.STOP:
-            error = Refused(self._call.shown, code=code, detail=reason or advice.reason)
+        if is_refusal:
+            error = Refused(self._call.shown, code=ended.code, detail=ended.reason or advice.reason)
         else:
-            error = Disconnected(self._call.shown, code, advice.reason)
-        return Ending(advice, error, code, reason)
+            error = Disconnected(self._call.shown, ended.code, advice.reason)
+        return Ending(advice, error, ended.code, ended.reason)
 
-    async def _pause(self, ending: Ending, loop: asyncio.AbstractEventLoop) -> None:
+    async def _pause(self, ending: Ending, loop: asyncio.AbstractEventLoop) -> bool:
+        """Wait as long as is advised; False when that is for ever."""
         advice = ending.advice if self._policy is None else self._policy(ending)
-        if advice.come_back in (ComeBack.STOP, ComeBack.END):
+        if advice.come_back is ComeBack.END:
+            return False
+        if advice.come_back is ComeBack.STOP:
             raise ending.error
         delay_s = self._backoff.failed(loop.time(), advice)
         logger.info("%s: %s; next attempt in %.1f s", self._call.shown, advice.reason, delay_s)
         await asyncio.sleep(delay_s)
+        return True
+
+
+def _advise(ended: ConnectionClosed, *, closed_here: bool) -> tuple[Advice, bool]:
+    """What an ending advises, and whether it is a refusal by the server."""
+    if ended.sent is None or ended.received_first:
+        advice = advise_close(ended.code, ended.reason)
+        if advice.come_back is ComeBack.END:
+            # of a topic it would be the end; a raw connection has just ended, and the loop is there to go on
+            advice = Advice(ComeBack.FAST, f"the connection was closed ({ended.code})")
+        return advice, advice.come_back is ComeBack.STOP
+    if closed_here:
+        return Advice(ComeBack.FAST, "it was closed here"), False
+    sent = ended.sent
+    if sent.code == 1009:
+        return Advice(ComeBack.STOP, f"a message is too large: raise max_size to take it ({sent.reason})"), False
+    if sent.code == 1011:
+        return Advice(ComeBack.FAST, "the server answers no pings"), False
+    return Advice(ComeBack.SLOW, f"the server broke the WebSocket protocol ({sent.reason or sent.code})"), False
+
+
+async def _say_goodbye(link: ClientSocket, error: BaseException | None) -> None:
+    """Close as a body has ended: well, with an error (1011, as ``websockets`` has it), or in a hurry.
+
+    That is when it was cancelled, and when a loop was left (a GeneratorExit, for whatever reason; nobody waits for it).
+    """
+    if error is None:
+        await link.close(1000, "")
+    elif isinstance(error, Exception):
+        await link.close(1011, "")
+    else:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_IN_A_HURRY_S):
+                await link.close(1000 if isinstance(error, GeneratorExit) else 1001, "")

@@ -6,6 +6,7 @@ shown without their query and password: tokens live there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from tidewire.errors import ClientError
@@ -14,7 +15,7 @@ _TEXT_MAX = 500
 # A shorter detail ("Not Found", "Not authenticated") is a word, not a sentence that says what to do.
 _SENTENCE_MIN = 24
 
-_WHAT_TO_DO: Final[dict[int, str]] = {
+TOPIC_HINTS: Final[Mapping[int, str]] = {
     401: "send credentials with the request (an Authorization header, or a token in the URL)",
     403: "ask with credentials that may, or from an allowed origin",
     404: "check the URL: a router is usually mounted under a prefix such as /live, and the topic must be declared",
@@ -27,6 +28,21 @@ _WHAT_TO_DO: Final[dict[int, str]] = {
     429: "slow down",
     503: "the server is overloaded or shutting down: try again later",
 }
+"""What to do about the status of a refusal, where a topic was asked for."""
+RAW_HINTS: Final[Mapping[int, str]] = {
+    400: "it does not understand the handshake: check the URL, and whether it begins with ws:// or wss://",
+    401: "send credentials with the request: headers={'Authorization': ...}, or a token in the URL",
+    403: "ask with credentials that may, or from an origin it allows: origin=...",
+    404: "check the path of the URL",
+    421: "ask by a host name the server answers to (on loopback: localhost or 127.0.0.1)",
+    426: "this URL speaks another protocol",
+    429: "connect less often",
+    500: "it failed; its log says why",
+    502: "a proxy in front of it cannot reach it: try again later",
+    503: "it is overloaded or shutting down: try again later",
+    504: "a proxy in front of it cannot reach it: try again later",
+}
+"""The same, where a WebSocket was asked for."""
 
 
 def shorten(text: str, limit: int = _TEXT_MAX) -> str:
@@ -59,6 +75,7 @@ class Refused(ClientError):
         code: int | None = None,
         detail: str = "",
         retry_after_s: float | None = None,
+        hints: Mapping[int, str] = TOPIC_HINTS,
     ) -> None:
         self.url = url
         self.status = status
@@ -67,23 +84,23 @@ class Refused(ClientError):
         self.retry_after_s = retry_after_s
         number = f"close code {code}" if status is None else str(status)
         said = f": {self.detail}" if self.detail else ""
-        hint = _WHAT_TO_DO.get(status or 0, "") if len(self.detail) < _SENTENCE_MIN else ""
+        hint = hints.get(status or 0, "") if len(self.detail) < _SENTENCE_MIN else ""
         if retry_after_s is not None:
             hint = f"try again in {retry_after_s:g} s"
         super().__init__(f"{url} refused with {number}{said}" + (f" ({hint})" if hint else ""))
 
 
 class NothingListens(ClientError, ConnectionRefusedError):
-    """Nobody answers at the address. Also a ``ConnectionRefusedError``, and so an ``OSError``.
+    """Nobody answers at the address, or nobody who can be trusted. Also a ``ConnectionRefusedError``.
 
     Attributes: ``url`` (str), ``why`` (str, empty when it was refused).
     """
 
-    def __init__(self, url: str, why: str = "") -> None:
+    def __init__(self, url: str, why: str = "", what_to_do: str = "check the address and the network") -> None:
         self.url = url
         self.why = shorten(why)
         if self.why:
-            sentence = f"cannot reach {url}: {self.why}; check the address and the network"
+            sentence = f"cannot reach {url}: {self.why}; {what_to_do}"
         else:
             sentence = f"nothing listens at {url}: start the server first"
         super().__init__(sentence)

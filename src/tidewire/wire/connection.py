@@ -188,6 +188,7 @@ class Connection:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye and wait until the peer has heard it, or its time is over. Closing twice is nothing.
 
+        What comes meanwhile can still be received, up to a mebibyte of it.
         ``reason`` is cut to the 123 bytes a close frame has room for. Raises ``ValueError`` for a code that may not be
         sent (RFC 6455 7.4).
         """

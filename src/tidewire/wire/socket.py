@@ -158,8 +158,10 @@ class ServerSocket:
             self._end(None)
 
     async def send_pieces(self, pieces: Pieces) -> None:
-        """Join them and send them whole."""
-        await self.send(await _join(pieces, self._max_size))
+        """Join them and send them whole; no pieces are no message, as in ``websockets``."""
+        message = await _join(pieces, self._max_size)
+        if message is not None:
+            await self.send(message)
 
     async def ping(self, data: bytes | None) -> Awaitable[float]:
         """Through the extension of our own server."""
@@ -209,8 +211,8 @@ class ServerSocket:
         await self._over.wait()
 
 
-async def _join(pieces: Pieces, max_size: int) -> str | bytes:
-    """One message of ``pieces``; raises ``TooLarge`` and ``TypeError``."""
+async def _join(pieces: Pieces, max_size: int) -> str | bytes | None:
+    """One message of ``pieces``, None when there are none; raises ``TooLarge`` and ``TypeError``."""
     joined: list[Any] = []
     size_bytes = 0
 
@@ -231,9 +233,9 @@ async def _join(pieces: Pieces, max_size: int) -> str | bytes:
     else:
         for piece in pieces:
             add(piece)
-    if joined and isinstance(joined[0], str):
-        return "".join(joined)
-    return b"".join(joined)
+    if not joined:
+        return None
+    return "".join(joined) if isinstance(joined[0], str) else b"".join(joined)
 
 
 def _request_of(scope: Scope) -> Request:
