@@ -30,8 +30,8 @@ install: $(DEV_READY) ## lay out .venv with everything that development needs
 # ---------------------------------------------------------------- prove it
 
 .PHONY: test
-test: $(DEV_READY) ## run the quick tests: Python alone, under a minute
-	$(PY) -m pytest -m "not system and not interop" --ignore=tests/system --ignore=tests/interop $(ARGS)
+test: $(DEV_READY) ## run the quick tests: Python alone, about a minute (ARGS="-n 0" in one process)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not system and not interop" --ignore=tests/system --ignore=tests/interop $(ARGS)
 
 .PHONY: test-system
 test-system: $(DEV_READY) ## run the system tests: a real Chromium, curl and Node

@@ -11,11 +11,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import websockets
-from fastapi import FastAPI, WebSocket
+from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import connect
 from websockets.sync.client import connect as connect_sync
 
@@ -106,6 +106,69 @@ def test_a_handler_that_catches_its_cancellation_keeps_nobody_waiting(number: si
     if number == signal.SIGINT:
         assert "ignores its cancellation" in err
         assert "program.py:11, in stubborn" in err
+
+
+BUSY = """
+import asyncio
+
+import tidewire
+
+
+async def busy(connection):
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(push(connection))
+        async for message in connection:
+            await connection.send(message)
+
+
+async def push(connection):
+    while True:
+        await connection.send("x" * 1000)
+        await asyncio.sleep(0)
+
+
+tidewire.run(busy, port=0, on_listening=lambda url: print(url, flush=True))
+print("after", flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.01, 0.05, 0.2])
+def test_ctrl_c_at_any_moment_is_clean(delay_s: float, tmp_path: Path) -> None:
+    """Clients come, talk, stop reading and vanish, and in the middle of it the server is stopped."""
+    (tmp_path / "program.py").write_text(BUSY)
+    process = subprocess.Popen(
+        [sys.executable, "program.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+
+    async def visit(number: int) -> None:
+        try:
+            async with connect(url, open_timeout=5, close_timeout=0.1) as client:
+                for _ in range(1000):
+                    await client.send(f"{number}")
+                    if number % 3:
+                        await client.recv()
+                    if number % 5 == 4:
+                        client.transport.abort()
+        except (OSError, websockets.WebSocketException):
+            return
+
+    async def scenario() -> None:
+        visits = [asyncio.create_task(visit(number)) for number in range(10)]
+        await asyncio.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.to_thread(process.communicate, timeout=15)
+        assert (process.returncode, out) == (0, "after\n"), err
+        assert "Traceback" not in err
+        assert "never" not in err
+        # the server is gone, and so are their connections
+        async with asyncio.timeout(10):
+            await asyncio.wait(visits)
+            # what was aborted is closed on the next pass
+            await asyncio.sleep(0)
+
+    asyncio.run(scenario())
 
 
 def test_a_server_for_a_while(tmp_path: Path) -> None:
@@ -202,6 +265,10 @@ async def serving(app: Any) -> AsyncIterator[str]:
         await task
 
 
+async def greeting(name: str = "nobody") -> str:
+    return f"hello {name}"
+
+
 def make_routes() -> FastAPI:
     app = FastAPI()
 
@@ -230,6 +297,24 @@ def make_routes() -> FastAPI:
         await websocket.accept()
         async for text in websocket.iter_text():
             await websocket.send_text(f"You said: {text}")
+
+    @app.websocket("/everything/{kind}")
+    async def everything(websocket: WebSocket, kind: str, hello: Annotated[str, Depends(greeting)]) -> None:
+        await websocket.accept(subprotocol="chat", headers=[(b"x-kind", kind.encode())])
+        await websocket.send_text(hello)
+        try:
+            while True:
+                if kind == "text":
+                    await websocket.send_text(await websocket.receive_text())
+                elif kind == "bytes":
+                    await websocket.send_bytes(await websocket.receive_bytes())
+                elif (value := await websocket.receive_json()) == "close":
+                    await websocket.close(4001, "as you wish")
+                    return
+                else:
+                    await websocket.send_json(value)
+        except WebSocketDisconnect as gone:
+            app.state.gone = (gone.code, gone.reason)
 
     @app.websocket("/late")
     async def late(websocket: WebSocket) -> None:
@@ -268,6 +353,35 @@ def test_other_ends_before_accept_are_what_they_were(path: str, status: int, cap
         asyncio.run(scenario())
     assert "never accepted" not in caplog.text
     assert ("no database" in caplog.text) is (path == "fails")
+
+
+def test_everything_fastapi_offers_works_beside_ours() -> None:
+    app = make_routes()
+
+    async def scenario() -> None:
+        async with serving(app) as url:
+            for kind, message in [("text", "ä"), ("bytes", b"\x00"), ("json", '{"a":[1]}')]:
+                async with connect(f"{url}/everything/{kind}?name=you", subprotocols=["chat"]) as client:  # type: ignore[list-item]
+                    assert client.subprotocol == "chat"
+                    assert client.response is not None
+                    assert client.response.headers["x-kind"] == kind
+                    assert await client.recv() == "hello you"
+                    await client.send(message)
+                    assert await client.recv() == message
+                    await client.close(4000, kind)
+                while getattr(app.state, "gone", None) != (4000, kind):
+                    await asyncio.sleep(0.001)
+            async with connect(f"{url}/everything/json", subprotocols=["chat"]) as client:  # type: ignore[list-item]
+                assert await client.recv() == "hello nobody"
+                await client.send('"close"')
+                with pytest.raises(websockets.ConnectionClosed) as told:
+                    await client.recv()
+                assert (told.value.rcvd and told.value.rcvd.code, told.value.rcvd and told.value.rcvd.reason) == (
+                    4001,
+                    "as you wish",
+                )
+
+    asyncio.run(scenario())
 
 
 def test_untouched_routes_work_and_fail_as_ever(caplog: pytest.LogCaptureFixture) -> None:

@@ -445,3 +445,46 @@ def test_messages_are_iterables_of_their_own() -> None:
         assert not wire.sent
 
     play(scenario)
+
+
+Act = Callable[[Connection], Coroutine[Any, Any, Any]]
+
+
+async def ping_and_wait(connection: Connection) -> None:
+    await (await connection.ping())
+
+
+@pytest.mark.parametrize(
+    ("act", "usable"),
+    [
+        (lambda connection: connection.send("x"), True),
+        (lambda connection: connection.send(["x", "y"]), True),
+        (lambda connection: connection.recv(), True),
+        (lambda connection: connection.recv_json(), True),
+        (ping_and_wait, True),
+        (lambda connection: connection.wait_closed(), True),
+        (lambda connection: connection.close(), False),
+    ],
+    ids=["send", "send pieces", "recv", "recv_json", "ping", "wait_closed", "close"],
+)
+def test_cancelling_in_every_await_leaves_nothing_behind(act: Act, usable: bool) -> None:
+    async def scenario(wire: Wire) -> None:
+        before = asyncio.all_tasks()
+        wire.writable.clear()
+        acting = asyncio.create_task(act(wire.connection))
+        await turn()
+        assert not acting.done()
+        acting.cancel()
+        await asyncio.wait([acting])
+        assert acting.cancelled()
+        assert asyncio.all_tasks() == before
+        wire.writable.set()
+        if usable:
+            await wire.connection.send("still open")
+            wire.say('"heard"')
+            assert await wire.connection.recv() == '"heard"'
+        else:
+            with pytest.raises(ConnectionClosedError):
+                await wire.connection.send("too late")
+
+    play(scenario, ping=lambda data: asyncio.get_running_loop().create_future())
