@@ -18,7 +18,7 @@ async def answer(websocket: WebSocket) -> None:
                 await connection.send("Closing connection")
                 await connection.close(1000, "Server requested close")
                 return
-            await connection.send(f"I got your request: {text!s}")
+            await connection.send(f"I got your request: {text}")
     print(f"a client left: {connection.close_code}")
 
 

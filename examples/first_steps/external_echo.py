@@ -12,7 +12,7 @@ async def main() -> None:
     async with websockets.connect(URL) as connection:
         print("connected")
         await connection.send("Is anybody there?")
-        print(f"<<< {await connection.recv()!s}")
+        print(f"<<< {await connection.recv()}")
 
 
 asyncio.run(main())

@@ -19,7 +19,7 @@ async def main() -> None:
                 await connection.send(chunk)
         await connection.send("end")
         print(f"sent {FILE.stat().st_size} bytes")
-        print(f"the server says: {await connection.recv()!s}")
+        print(f"the server says: {await connection.recv()}")
 
 
 asyncio.run(main())

@@ -12,7 +12,7 @@ async def main() -> None:
     async with websockets.connect(URL) as connection:
         await connection.send("Ada")
         print(">>> Ada")
-        print(f"<<< {await connection.recv()!s}")
+        print(f"<<< {await connection.recv()}")
 
 
 asyncio.run(main())

@@ -11,9 +11,9 @@ PORT = int(sys.argv[1]) if sys.argv[1:] else 8765
 
 async def hello(connection: "websockets.Connection") -> None:
     name = await connection.recv()
-    print(f"<<< {name!s}")
-    await connection.send(f"Hello {name!s}!")
-    print(f">>> Hello {name!s}!")
+    print(f"<<< {name}")
+    await connection.send(f"Hello {name}!")
+    print(f">>> Hello {name}!")
 
 
 async def main() -> None:

@@ -14,7 +14,7 @@ async def main() -> None:
     async with websockets.connect(URL) as connection:
         await connection.send(PICTURE.read_bytes())
         print(f"sent {PICTURE.name}")
-        print(f"the server says: {await connection.recv()!s}")
+        print(f"the server says: {await connection.recv()}")
 
 
 asyncio.run(main())

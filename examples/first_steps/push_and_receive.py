@@ -19,7 +19,7 @@ async def main() -> None:
     async with websockets.connect(URL) as connection, asyncio.TaskGroup() as tasks:
         tasks.create_task(push(connection))
         async for message in connection:
-            print(f"<<< {message!s}")
+            print(f"<<< {message}")
             if message == "that is all":
                 break
 

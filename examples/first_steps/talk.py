@@ -13,7 +13,7 @@ async def main() -> None:
         for message in messages:
             await connection.send(message)
         async for answer in connection:
-            print(f"<<< {answer!s}")
+            print(f"<<< {answer}")
     print(f"closed by the server: {connection.close_code} {connection.close_reason}")
 
 

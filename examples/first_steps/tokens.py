@@ -11,7 +11,7 @@ PORT = int(sys.argv[1]) if sys.argv[1:] else 8765
 
 async def answer(connection: "websockets.Connection") -> None:
     question = await connection.recv()
-    for word in f"You asked: {question!s} The tide says yes.".split():
+    for word in f"You asked: {question} The tide says yes.".split():
         await asyncio.sleep(0.02)  # here a real model thinks
         await connection.send(word)
 

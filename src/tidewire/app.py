@@ -22,6 +22,7 @@ from tidewire.limits import Limits
 from tidewire.protocol.message import Kind
 from tidewire.protocol.topics import Template
 from tidewire.server.gate import Declaration, Gate
+from tidewire.server.handler import STATE_PREFIX
 from tidewire.server.origin import OriginRule
 from tidewire.server.processes import guard_against_several
 from tidewire.server.publisher import Publisher
@@ -34,8 +35,6 @@ logger = logging.getLogger("tidewire")
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PAYLOADS = {None: None, "json": Kind.JSON, "text": Kind.TEXT, "bytes": Kind.BYTES, str: Kind.TEXT, bytes: Kind.BYTES}
-STATE_PREFIX = "tidewire."
-"""Under this prefix each ``Live`` stands in the lifespan state, so that our server can drain it first."""
 
 
 class Topic:

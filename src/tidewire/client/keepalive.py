@@ -8,10 +8,9 @@ nothing is read or written: then the pong may be stuck too, and the kernel judge
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import TYPE_CHECKING
 
-from tidewire.limits import ABANDONED_AFTER_S
+from tidewire.wire.peers import let_kernel_judge
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -25,7 +24,7 @@ _watching: set[asyncio.Task[None]] = set()
 
 def watch(connection: ClientConnection, interval_s: float, timeout_s: float) -> None:
     """Ping every ``interval_s``, and drop a peer that has answered nothing ``timeout_s`` later; ends with it."""
-    _let_kernel_judge(connection.transport)
+    let_kernel_judge(connection.transport)
     task = asyncio.create_task(_watch(connection, interval_s, timeout_s))
     _watching.add(task)
     task.add_done_callback(_watching.discard)
@@ -64,11 +63,3 @@ def _drop(connection: ClientConnection) -> None:
     connection.protocol.fail(1011, _NO_PONG)
     connection.send_data()
     connection.transport.abort()
-
-
-def _let_kernel_judge(transport: asyncio.Transport) -> None:
-    """Have it give up a peer that takes nothing for a while (Linux; elsewhere its own, longer time must do)."""
-    sock = transport.get_extra_info("socket")
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if sock is not None and option is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, option, int(ABANDONED_AFTER_S * 1000))

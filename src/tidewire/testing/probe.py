@@ -12,11 +12,12 @@ from urllib.parse import urlencode
 from fastapi import FastAPI
 from starlette.types import Message as Event
 
-from tidewire.app import STATE_PREFIX, Live
+from tidewire.app import Live
 from tidewire.client.envelope import Header, Item, Lost, parse_envelope
 from tidewire.client.errors import TopicFailed
 from tidewire.client.resume import Received, Tracker
 from tidewire.errors import TidewireError
+from tidewire.server.handler import STATE_PREFIX
 from tidewire.server.router import TOPIC_ROUTE
 from tidewire.testing.clock import ManualClock
 from tidewire.testing.lifespan import Lifespan

@@ -34,6 +34,7 @@ from websockets.protocol import State
 from tidewire import limits
 from tidewire.errors import closed_error
 from tidewire.wire.asgi import EXTENSION
+from tidewire.wire.peers import let_kernel_judge
 
 logger = logging.getLogger("tidewire")
 
@@ -60,14 +61,6 @@ def abort_transport(transport: asyncio.Transport) -> None:
         with contextlib.suppress(OSError, ValueError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP_AT_ONCE)
     transport.abort()
-
-
-def _watch_for_vanished_peer(transport: asyncio.BaseTransport) -> None:
-    """Let the kernel give up a peer that acknowledges nothing for a while (Linux; elsewhere pings must do)."""
-    sock = transport.get_extra_info("socket")
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if sock is not None and option is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, option, int(limits.ABANDONED_AFTER_S * 1000))
 
 
 class _Droppable(asyncio.Protocol):
@@ -337,7 +330,7 @@ class HttpProtocol(_Droppable, HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that sends nothing has the same deadline as one that never ends its head."""
         super().connection_made(transport)
-        _watch_for_vanished_peer(transport)
+        let_kernel_judge(transport)
         self._arm_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
