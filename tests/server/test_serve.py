@@ -220,7 +220,41 @@ def test_handlers_by_path() -> None:
         assert told.value.response.status_code == 404
         assert b"nothing is served at '/nowhere': there is /, /shout" in told.value.response.body
 
+    async def to_strangers(server: Server) -> None:
+        with pytest.raises(websockets.InvalidStatus) as told:
+            await connect(f"{server.url}/nowhere")
+        assert told.value.response.body == b"nothing is served at '/nowhere'\n"
+
     play({"/": echo, "/shout": shout}, scenario)
+    play({"/": echo, "/shout": shout}, to_strangers, origins=["https://app.example"])
+
+
+def test_who_comes_while_it_stops_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(server: Server) -> None:
+        await server._app.drain()
+        with pytest.raises(websockets.InvalidStatus) as told:
+            await connect(server.url)
+        assert told.value.response.status_code == 503
+        assert b"stopping" in told.value.response.body
+
+    with caplog.at_level(logging.WARNING):
+        play(echo, scenario)
+    assert not caplog.records
+
+
+def test_a_start_that_is_cancelled_leaves_no_socket() -> None:
+    async def run() -> None:
+        starting = asyncio.ensure_future(serve(echo, port=0)._start())
+        await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait([starting])
+        assert starting.cancelled()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+
+    # an open socket would be a ResourceWarning, which is an error here
+    asyncio.run(run())
 
 
 def test_plain_http_is_told_what_this_is() -> None:

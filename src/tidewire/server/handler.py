@@ -122,14 +122,17 @@ class Handlers:
             logger.warning("refused a WebSocket: %s", sentence)
             return PlainTextResponse(f"{sentence}\n", status_code=403)
         if self._handlers is not None and scope["path"] not in self._handlers:
-            known = ", ".join(sorted(self._handlers))
-            return PlainTextResponse(f"nothing is served at {scope['path']!a}: there is {known}\n", status_code=404)
+            # to whoever writes the program, not to strangers
+            known = f": there is {', '.join(sorted(self._handlers))}" if self._loopback_only else ""
+            return PlainTextResponse(f"nothing is served at {scope['path']!a}{known}\n", status_code=404)
+        if self._draining:
+            return PlainTextResponse("this server is stopping: try again later\n", status_code=503)
         return None
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         offered = scope.get("subprotocols") or []
         subprotocol = next((mine for mine in self._subprotocols if mine in offered), None)
-        if (await receive())["type"] != "websocket.connect" or self._draining:
+        if (await receive())["type"] != "websocket.connect":
             return
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         socket = ServerSocket(scope, receive, send, subprotocol=subprotocol, max_size=self._max_size)

@@ -95,9 +95,15 @@ class Serving:
         config.load()
         config.ssl = self._ssl
         sockets = bind(self._host, self._port)
-        self._server = Server(self._app, Runner(config, signals=False), sockets, self._host, is_secure=bool(self._ssl))
-        await self._server._start()
-        return self._server
+        server = Server(self._app, Runner(config, signals=False), sockets, self._host, is_secure=bool(self._ssl))
+        try:
+            await server._start()
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        self._server = server
+        return server
 
 
 class Server:
@@ -142,7 +148,9 @@ class Server:
         try:
             await asyncio.wait([self._task, started], return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
-            self._task.cancel()
+            # the way it always ends: a cancelled start would leave uvicorn's lifespan behind
+            self._runner.stop()
+            await asyncio.wait([self._task])
             raise
         finally:
             started.cancel()
