@@ -236,6 +236,7 @@ class Live:
         await self.drain()
         await self._soon.stop()
         await self._hub.close()
+        self._site.pump.close()
 
     async def drain(self) -> None:
         """End every run and every stream: event streams end, sockets close with 1012, the stubborn are aborted."""

@@ -221,7 +221,7 @@ class NotOffered(TidewireError):
         self.what = what
         super().__init__(
             f"this server offers applications no {what}: start it with tidewire.run, or uvicorn with "
-            "ws=tidewire.wire.uvicorn.Protocol"
+            "--ws tidewire.wire:Protocol"
         )
 
 

@@ -14,7 +14,7 @@ MIB = 1024 * KIB
 # constructs its protocol classes itself and hands them no options of ours.
 HEAD_BYTES_MAX = 32 * KIB
 HEAD_DEADLINE_S = 10.0
-FRAGMENTS_MAX = 4096
+FRAGMENTS_MAX = 128 * KIB
 UNREAD_PONGS_BYTES_MAX = 64 * KIB
 ABANDONED_AFTER_S = 60.0
 RAW_MESSAGE_BYTES_MAX = 16 * MIB

@@ -34,11 +34,36 @@ class CountingEncoder:
 Event = Message | Gap | Opened | End | Eviction
 
 
+class Courier:
+    """Writes to ready readers at once, and counts."""
+
+    def __init__(self) -> None:
+        # how many readers each call had
+        self.calls: list[int] = []
+
+    def write(self, writers: Sequence[FakeReader], batch: Batch) -> list[FakeReader]:
+        self.calls.append(len(writers))
+        held = []
+        for writer in writers:
+            if writer.ready:
+                writer.written += batch.items
+                writer.seen += batch.items
+            else:
+                held.append(writer)
+        return held
+
+
+_COURIER = Courier()
+
+
 class FakeReader:
     """Takes from its outbox only when told to; remembers everything in the order a client would see it."""
 
-    def __init__(self, encode: Encode, *, bytes_max: int = 1 << 20, messages_max: int = 1000) -> None:
+    def __init__(
+        self, encode: Encode, *, bytes_max: int = 1 << 20, messages_max: int = 1000, carrier: Courier | None = None
+    ) -> None:
         self._encode = encode
+        self.carrier = carrier or _COURIER
         self._outbox = Outbox(self, bytes_max=bytes_max, messages_max=messages_max)
         self.ready = False
         self.wakes = 0
@@ -58,18 +83,6 @@ class FakeReader:
 
     def wake(self) -> None:
         self.wakes += 1
-
-    async def write_one(self, item: Any) -> None:
-        """Only called while ``ready``, which a test sets: the socket takes everything at once."""
-        assert self.ready
-        self.written.append(item)
-        self.seen.append(item)
-
-    def began(self, batch: Batch, task: asyncio.Task[None]) -> None:
-        raise AssertionError("nothing here waits")
-
-    def failed(self, batch: Batch, error: Exception) -> None:
-        raise error
 
     def opened(self, subscription: Subscription, how: Opened) -> None:
         self._outbox.put(Batch((how,), 0, 0))

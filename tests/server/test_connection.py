@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tidewire.hub.outbox import Batch
-from tidewire.hub.pump import Pump
 from tidewire.limits import Limits
 from tidewire.server.connection import GONE, TopicConnection
+from tidewire.server.pump import Pump
 
 
 class BrokenLink:
@@ -38,7 +38,8 @@ class BrokenLink:
 
 
 async def flush_to_a_sleeping_writer(error: Exception) -> TopicConnection:
-    connection, pump, batch = TopicConnection(BrokenLink(error), Limits()), Pump(), Batch(("x",), 1, 1)
+    pump, batch = Pump(), Batch(("x",), 1, 1)
+    connection = TopicConnection(BrokenLink(error), Limits(), pump)
     running = asyncio.create_task(connection.run())
     await asyncio.sleep(0)
     assert connection.ready
@@ -82,7 +83,7 @@ class StuckLink(BrokenLink):
 def test_a_begun_write_that_does_not_return_is_cancelled_with_the_connection(passes: int) -> None:
     async def run() -> None:
         link, pump = StuckLink(), Pump()
-        connection = TopicConnection(link, Limits())
+        connection = TopicConnection(link, Limits(), pump)
         running = asyncio.create_task(connection.run())
         await asyncio.sleep(0)
         pump.write((connection,), Batch(("x",), 1, 1))

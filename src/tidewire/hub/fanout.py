@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tidewire.clock import Clock, Timer
 from tidewire.hub.conflator import newest_of_each_key
 from tidewire.hub.lanes import ConflatedLane, StreamLane, make_room
 from tidewire.hub.outbox import Batch, Outbox
 from tidewire.hub.policy import Latest, Log, Policy
-from tidewire.hub.pump import Pump
 from tidewire.hub.stats import Stats
 from tidewire.hub.subscription import Encode, Eviction, Gap, State, Subscription
 from tidewire.limits import Limits
 from tidewire.protocol.message import End, Message
 from tidewire.protocol.position import Position, after, follows, position_of
 
+# how often the limit of what may gather, while the flush before is still on its way
+_OVERFULL = 4
+_EVERYBODY = 1 << 62
+
 
 class Fanout:
     """Gathers, flushes and keeps the readers of ``topic``. Never awaits; time is the clock's.
 
-    A queue's limit: more than ``gather_messages_max`` messages or ``gather_bytes_max`` bytes are flushed at once.
+    A flush is begun, and then swept: ``sweep`` writes to so many readers, and is called until everybody had a turn.
+    What is delivered meanwhile gathers for the next one. ``flush`` does all of it at once.
+
+    A queue's limit: what is gathered while a sweep goes on is flushed at once when it is ``is_overfull``.
     """
 
-    def __init__(self, topic: str, policy: Policy, *, limits: Limits, clock: Clock, stats: Stats, pump: Pump) -> None:
+    def __init__(
+        self,
+        topic: str,
+        policy: Policy,
+        *,
+        limits: Limits,
+        clock: Clock,
+        stats: Stats,
+        begun: Callable[[Fanout], None],
+    ) -> None:
         self.topic = topic
         self.policy = policy
         # attaching to the broker and detaching happen one at a time
@@ -42,12 +57,15 @@ class Fanout:
         self.end: End | None = None
         # newest position delivered; None until the first message
         self.position: Position | None = None
+        # newest position that was flushed: of what is newer, somebody who has it already is not told again
+        self._flushed: Position | None = None
         # oldest position that a reader of a Latest topic began with, to see a loss before anything was delivered
         self._read_up_to: Position | None = None
         self._limits = limits
         self._clock = clock
         self._stats = stats
-        self._pump = pump
+        # told of a sweep that a timer has begun
+        self._begun = begun
         self._gathered: list[Message] = []
         self._gathered_bytes = 0
         self._streams: dict[Encode, StreamLane] = {}
@@ -62,10 +80,19 @@ class Fanout:
             return False
         self._gathered.append(message)
         self._gathered_bytes += len(message.payload)
+        return self._holds(1)
+
+    def _holds(self, times: int) -> bool:
+        """Whether so many times the most is gathered that should be."""
         return (
-            len(self._gathered) >= self._limits.gather_messages_max
-            or self._gathered_bytes >= self._limits.gather_bytes_max
+            len(self._gathered) >= times * self._limits.gather_messages_max
+            or self._gathered_bytes >= times * self._limits.gather_bytes_max
         )
+
+    @property
+    def is_overfull(self) -> bool:
+        """Far more has gathered than there should, because a sweep takes long."""
+        return self._holds(_OVERFULL)
 
     def _in_sequence(self, message: Message) -> bool:
         """Brokers deliver densely; where one did not, drop what was seen and tell what was missed."""
@@ -101,6 +128,7 @@ class Fanout:
         self.flush()
         for lane in list(self._conflated.values()):
             self._flush_lane(lane)
+        self._sweep_all()
         for subscription in list(self.subscriptions):
             if subscription.state is not State.CATCHING_UP:
                 self._end(subscription, end)
@@ -118,18 +146,50 @@ class Fanout:
     # What goes out
 
     def flush(self) -> None:
-        """Hand what has gathered to every live reader."""
+        """Hand what has gathered to every live reader, now."""
+        self._sweep_all()
+        self.begin_flush()
+        self._sweep_all()
+
+    def begin_flush(self) -> None:
+        """Take what has gathered, to be swept to the readers; nothing is being swept."""
         if not self._gathered:
             return
         messages, self._gathered, self._gathered_bytes = self._gathered, [], 0
-        for stream in list(self._streams.values()):
-            self._flush_stream(stream, messages)
+        self._flushed = position_of(messages[-1])
+        for stream in self._streams.values():
+            stream.begin(messages)
         self._flush_buffers(messages)
         # last: who is level then shares the next flush, not this one again
         self._flush_joining(messages)
         for lane in list(self._conflated.values()):
             lane.add(messages)
             self._flush_or_wait(lane)
+
+    def sweep(self, budget: int) -> int:
+        """Write to readers within ``budget`` (a small write is 1); returns what is left of it."""
+        for stream in list(self._streams.values()):
+            if budget > 0 and stream.is_sweeping:
+                budget -= self._sweep_stream(stream, budget)
+        for lane in list(self._conflated.values()):
+            if budget > 0 and lane.is_sweeping:
+                cost, count = lane.sweep(budget)
+                budget -= cost
+                self._stats.delivered += count
+                if lane.pending:
+                    self._flush_or_wait(lane)
+        return budget
+
+    @property
+    def is_sweeping(self) -> bool:
+        """A flush has not reached everybody yet."""
+        return any(stream.is_sweeping for stream in self._streams.values()) or any(
+            lane.is_sweeping for lane in self._conflated.values()
+        )
+
+    def _sweep_all(self) -> None:
+        while self.is_sweeping:
+            self.sweep(_EVERYBODY)
 
     def _flush_buffers(self, messages: list[Message]) -> None:
         for subscription in self._catching_up:
@@ -172,7 +232,8 @@ class Fanout:
             batch = subscription.reader.encode(fresh)
             if shared is not None:
                 shared[name] = batch
-        if not self._pump.write((subscription.outbox.writer,), batch):
+        writer = subscription.outbox.writer
+        if not writer.carrier.write((writer,), batch):
             subscription.sent = batch.position
         elif not subscription.offer(batch):
             self.evict(subscription, Eviction.SLOW)
@@ -181,20 +242,23 @@ class Fanout:
 
     def _is_level(self, subscription: Subscription) -> bool:
         assert subscription.at is not None
-        return self.position is not None and self.position >= subscription.at
+        return self._flushed is not None and self._flushed >= subscription.at
 
-    def _flush_stream(self, lane: StreamLane, messages: list[Message]) -> None:
-        if not len(lane):
-            return
-        batch, full = lane.flush(messages, self._pump)
-        self._stats.delivered += (len(lane) - len(full)) * batch.count
+    def _sweep_stream(self, lane: StreamLane, budget: int) -> int:
+        cost, count, batch, full = lane.sweep(budget)
+        self._stats.delivered += count
         for subscription in full:
+            assert batch is not None, "somebody had no room for it"
             if isinstance(self.policy, Log):
                 self.evict(subscription, Eviction.SLOW)
             else:
                 self._stats.dropped += make_room(subscription, batch)
+        return cost
 
     def _flush_or_wait(self, lane: ConflatedLane) -> None:
+        if lane.is_sweeping:
+            # what is pending conflates until everybody has the flush before
+            return
         due_in = lane.due_in(self._clock.now())
         if due_in <= 0:
             self._flush_lane(lane)
@@ -204,20 +268,25 @@ class Fanout:
     def _on_timer(self, lane: ConflatedLane) -> None:
         self._timers.pop(lane, None)
         self._flush_or_wait(lane)
+        if lane.is_sweeping:
+            self._begun(self)
 
     def _flush_lane(self, lane: ConflatedLane) -> None:
         timer = self._timers.pop(lane, None)
         if timer is not None:
             timer.cancel()
-        count, lost = lane.flush(self._clock.now(), self._pump)
-        self._stats.delivered += count
-        for subscription in lost:
+        for subscription in lane.begin(self._clock.now()):
             self.evict(subscription, Eviction.SLOW)
 
     @property
     def pending(self) -> bool:
-        """Whether anything waits for a flush."""
-        return bool(self._gathered) or any(lane.pending for lane in self._conflated.values())
+        """Whether anything waits for a flush, or has not reached everybody."""
+        return bool(self._gathered) or self.is_sweeping or any(lane.pending for lane in self._conflated.values())
+
+    @property
+    def has_gathered(self) -> bool:
+        """Whether a flush would carry something."""
+        return bool(self._gathered)
 
     def next_flush_in(self) -> float:
         """Seconds until the last waiting rate permits its flush."""
@@ -237,11 +306,10 @@ class Fanout:
         self._catching_up[subscription] = None
 
     def end_buffering(self, subscription: Subscription) -> list[Message]:
-        """What was delivered since ``begin_buffering``, this moment included."""
-        self.flush()
+        """What was delivered since ``begin_buffering``, this moment included, and perhaps what came before."""
         self._catching_up.pop(subscription, None)
         buffered, subscription.buffer = subscription.buffer, []
-        return buffered
+        return buffered + self._gathered
 
     def go_live(self, subscription: Subscription) -> None:
         """The reader of a ``Log`` or ``Signal`` has everything up to its ``at``: it shares flushes once it is level."""

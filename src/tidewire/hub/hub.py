@@ -12,7 +12,6 @@ from tidewire.clock import Clock, LoopClock
 from tidewire.errors import DrainTimeout
 from tidewire.hub.fanout import Fanout
 from tidewire.hub.policy import Latest, Policy, Signal
-from tidewire.hub.pump import Pump
 from tidewire.hub.recovery import LogRecovery, ReaderGone, begin_latest, begin_signal
 from tidewire.hub.stats import Stats
 from tidewire.hub.subscription import Eviction, Reader, Subscription
@@ -25,6 +24,8 @@ logger = logging.getLogger("tidewire.hub")
 # How often a publisher that got ahead lets the event loop run before it goes on regardless. Each pass lets
 # every reader that shares the loop take what its socket holds.
 _YIELD_PASSES_MAX = 16
+# What one pass of the event loop writes of a flush, in small writes: a few milliseconds.
+_WRITES_PER_PASS = 400
 
 
 class Hub:
@@ -47,12 +48,14 @@ class Hub:
         self.clock: Clock = clock or LoopClock()
         self.stats = Stats()
         self.flush_window_s = flush_window_s
-        self._pump = Pump()
         self._fanouts: dict[str, Fanout] = {}
         # topics with something gathered since the last flush
         self._unflushed: dict[Fanout, None] = {}
         self._flush_scheduled = False
         self._last_flush = float("-inf")
+        # topics to flush now, or whose flush has not reached everybody; in turn
+        self._due: dict[Fanout, None] = {}
+        self._turn_scheduled = False
         # published since the event loop last ran: what makes a publisher yield
         self._unyielded_messages = 0
         self._unyielded_bytes = 0
@@ -70,7 +73,6 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.broker.close()
-        self._pump.close()
 
     # Publishing
 
@@ -94,7 +96,9 @@ class Hub:
         for _ in range(_YIELD_PASSES_MAX):
             await self._flush_next()
             fanout = self._fanouts.get(topic)
-            if fanout is None or not any(sub.outbox.under_pressure for sub in fanout.subscriptions):
+            if fanout is None:
+                return
+            if not fanout.is_sweeping and not any(sub.outbox.under_pressure for sub in fanout.subscriptions):
                 return
 
     async def finish(self, topic: str, policy: Policy, error: str | None) -> End:
@@ -129,12 +133,13 @@ class Hub:
                 return
             for outbox in list(fanout.busy):
                 await outbox.drained()
-            if fanout.pending:
+            if fanout.pending and not fanout.is_sweeping:
                 await self._sleep(fanout.next_flush_in())
 
     async def _flush_next(self) -> None:
         """Flush on the next pass of the loop and wait for it: from a callback, writes are begun most cheaply."""
-        asyncio.get_running_loop().call_soon(self.flush)
+        if self._unflushed or not self._turn_scheduled:
+            asyncio.get_running_loop().call_soon(self.flush)
         await asyncio.sleep(0)
 
     async def _sleep(self, delay_s: float) -> None:
@@ -154,15 +159,26 @@ class Hub:
             return
         if isinstance(event, End):
             self._unflushed.pop(fanout, None)
+            self._due.pop(fanout, None)
             fanout.finish(event)
             return
-        if fanout.gather(event):
-            self._unflushed.pop(fanout, None)
-            fanout.flush()
+        if fanout.gather(event) and self._flush_early(fanout):
             return
         self._unflushed[fanout] = None
         if not self._flush_scheduled:
             self._schedule_flush()
+
+    def _flush_early(self, fanout: Fanout) -> bool:
+        """Much has gathered: flush without waiting, unless the flush before is still on its way and may end first."""
+        if fanout.is_overfull:
+            fanout.flush()
+        elif not fanout.is_sweeping:
+            self._due[fanout] = None
+            self._turn()
+        else:
+            return False
+        self._unflushed.pop(fanout, None)
+        return True
 
     def _schedule_flush(self) -> None:
         self._flush_scheduled = True
@@ -177,14 +193,37 @@ class Hub:
         self.flush()
 
     def flush(self) -> None:
-        """Hand everything that has gathered to the outboxes; a publisher that yields calls it too."""
+        """Begin to hand out everything that has gathered; a publisher that yields calls it too."""
         self._unyielded_messages = self._unyielded_bytes = 0
-        if not self._unflushed:
-            return
-        self._last_flush = self.clock.now()
-        unflushed, self._unflushed = self._unflushed, {}
-        for fanout in unflushed:
-            fanout.flush()
+        if self._unflushed:
+            self._last_flush = self.clock.now()
+            self._due.update(self._unflushed)
+            self._unflushed.clear()
+        self._turn()
+
+    def _turn(self) -> None:
+        """Write to as many readers as one pass of the loop may, topic after topic in turn."""
+        budget = _WRITES_PER_PASS
+        while self._due and budget > 0:
+            fanout = next(iter(self._due))
+            del self._due[fanout]
+            if not fanout.is_sweeping:
+                fanout.begin_flush()
+            budget = fanout.sweep(budget)
+            if fanout.is_sweeping or (fanout.has_gathered and fanout not in self._unflushed):
+                self._due[fanout] = None
+        if self._due and not self._turn_scheduled:
+            self._turn_scheduled = True
+            self.clock.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_scheduled = False
+        self._turn()
+
+    def _begun(self, fanout: Fanout) -> None:
+        """A timer of ``fanout`` has begun a sweep."""
+        self._due[fanout] = None
+        self._turn()
 
     # Subscribing
 
@@ -237,7 +276,7 @@ class Hub:
     async def _attach(self, topic: str, policy: Policy, subscription: Subscription) -> Fanout:
         fanout = self._fanouts.get(topic)
         if fanout is None:
-            fanout = Fanout(topic, policy, limits=self.limits, clock=self.clock, stats=self.stats, pump=self._pump)
+            fanout = Fanout(topic, policy, limits=self.limits, clock=self.clock, stats=self.stats, begun=self._begun)
             self._fanouts[topic] = fanout
         fanout.add(subscription)
         try:
@@ -269,6 +308,7 @@ class Hub:
             if not fanout.subscriptions:
                 del self._fanouts[fanout.topic]
                 self._unflushed.pop(fanout, None)
+                self._due.pop(fanout, None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

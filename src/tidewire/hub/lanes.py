@@ -1,7 +1,8 @@
 """Readers of one topic that want the same bytes at the same time: encoded once, shared by all of them.
 
-This is where the scaling law lives: a flush of M messages to N readers encodes M and puts N references.
-Only readers that lag, conflate or catch up pay for themselves.
+This is where the scaling law lives: a flush of M messages to N readers encodes M, joins them once, and hands N
+references on. Only readers that lag, conflate or catch up pay for themselves. Who reads in crowds is written to in a
+*sweep*, some in each pass of the event loop, so that thousands of them hold up nobody else.
 """
 
 from __future__ import annotations
@@ -9,46 +10,108 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tidewire.hub.conflator import Conflator
-from tidewire.hub.outbox import Batch, Writer
-from tidewire.hub.pump import Pump
+from tidewire.hub.outbox import Batch, Carrier, Writer
 from tidewire.hub.subscription import Encode, Subscription
 from tidewire.protocol.message import Message
 from tidewire.protocol.position import Position, position_of
+
+_BYTES_PER_UNIT = 8192
+
+
+class Sweep:
+    """One batch on its way to those who shared it when it was begun."""
+
+    __slots__ = ("_at", "_groups", "_sent_before", "_shared", "batch", "cost", "left")
+
+    def __init__(self, shared: _Shared, batch: Batch, sent_before: Position | None) -> None:
+        self.batch = batch
+        # what one write counts in the budget of a pass: large ones take longer
+        self.cost = 1 + batch.size_bytes // _BYTES_PER_UNIT
+        # who has left meanwhile: not even a return makes this batch theirs
+        self.left: set[Writer] = set()
+        self._shared = shared
+        self._groups = list(shared.groups())
+        self._at = 0
+        # of the last batch before: what a reader has written that has not queued anything since
+        self._sent_before = sent_before
+
+    @property
+    def is_done(self) -> bool:
+        """Everybody had a turn."""
+        return not self._groups
+
+    def step(self, most: int) -> tuple[int, list[Subscription]]:
+        """Write to the next ``most``; returns how many had their turn, and those that are to queue it."""
+        held: list[Subscription] = []
+        turns = 0
+        while self._groups and turns < most:
+            carrier, writers = self._groups[-1]
+            here: Sequence[Writer] = writers[self._at : self._at + most - turns]
+            turns += len(here)
+            self._at += len(here)
+            if self._at == len(writers):
+                self._groups.pop()
+                self._at = 0
+            if self.left:
+                here = [writer for writer in here if writer not in self.left]
+            held += [self._shared.of[writer] for writer in carrier.write(here, self.batch) if writer in self._shared.of]
+        for subscription in held:
+            if not subscription.outstanding and self._sent_before is not None:
+                # it was ready until now, and this was not noted for each batch
+                subscription.sent = max(self._sent_before, subscription.sent or self._sent_before)
+        return turns, held
 
 
 class _Shared:
     """Readers that share batches, by their connections: a flush touches nothing else of who is ready."""
 
-    __slots__ = ("_position", "_writers", "of")
+    __slots__ = ("_groups", "_position", "of", "sweep")
 
     def __init__(self) -> None:
         self.of: dict[Writer, Subscription] = {}
-        # its keys, until somebody comes or goes
-        self._writers: tuple[Writer, ...] | None = None
-        # of the last batch before: what a reader has written that has not queued anything since
+        # the batch that is under way
+        self.sweep: Sweep | None = None
+        # the connections by who writes to them, until somebody comes or goes
+        self._groups: tuple[tuple[Carrier, tuple[Writer, ...]], ...] | None = None
+        # of the last batch begun
         self._position: Position | None = None
 
     def join(self, subscription: Subscription) -> None:
         self.of[subscription.outbox.writer] = subscription
-        self._writers = None
+        self._groups = None
 
     def leave(self, subscription: Subscription) -> None:
         writer = subscription.outbox.writer
         if self.of.get(writer) is subscription:
             del self.of[writer]
-            self._writers = None
+            self._groups = None
+            if self.sweep is not None:
+                self.sweep.left.add(writer)
 
-    def write(self, batch: Batch, pump: Pump) -> list[Subscription]:
-        """Write ``batch`` to those that are ready; returns the others, to queue it."""
-        if self._writers is None:
-            self._writers = tuple(self.of)
-        held = [self.of[writer] for writer in pump.write(self._writers, batch) if writer in self.of]
-        for subscription in held:
-            if not subscription.outstanding and self._position is not None:
-                # it was ready until now, and this was not noted for each batch
-                subscription.sent = max(self._position, subscription.sent or self._position)
+    def groups(self) -> tuple[tuple[Carrier, tuple[Writer, ...]], ...]:
+        """The connections of each carrier."""
+        if self._groups is None:
+            groups: dict[Carrier, list[Writer]] = {}
+            for writer in self.of:
+                groups.setdefault(writer.carrier, []).append(writer)
+            self._groups = tuple((carrier, tuple(writers)) for carrier, writers in groups.items())
+        return self._groups
+
+    def begin(self, batch: Batch) -> None:
+        """Start to write ``batch`` to everybody; the one before is done."""
+        if self.of:
+            self.sweep = Sweep(self, batch, self._position)
         self._position = batch.position
-        return held
+
+    def step(self, budget: int) -> tuple[int, int, list[Subscription]]:
+        """Go on within ``budget``; returns what it has cost, how many had their turn, and who is to queue."""
+        sweep = self.sweep
+        if sweep is None:
+            return 0, 0, []
+        turns, held = sweep.step(max(1, budget // sweep.cost))
+        if sweep.is_done:
+            self.sweep = None
+        return turns * sweep.cost, turns, held
 
 
 class StreamLane:
@@ -63,6 +126,11 @@ class StreamLane:
     def __len__(self) -> int:
         return len(self._live.of)
 
+    @property
+    def is_sweeping(self) -> bool:
+        """A batch has not reached everybody yet."""
+        return self._live.sweep is not None
+
     def join(self, subscription: Subscription) -> None:
         """The reader has everything flushed so far."""
         self._live.join(subscription)
@@ -71,10 +139,19 @@ class StreamLane:
         """The reader is gone; twice is nothing."""
         self._live.leave(subscription)
 
-    def flush(self, messages: Sequence[Message], pump: Pump) -> tuple[Batch, list[Subscription]]:
-        """Encode once and hand to all; returns the batch and those that had no room for it."""
-        batch = self._encode(messages)
-        return batch, [held for held in self._live.write(batch, pump) if not held.offer(batch)]
+    def begin(self, messages: Sequence[Message]) -> None:
+        """Encode once, to be swept to all; nothing is being swept."""
+        if self._live.of:
+            self._live.begin(self._encode(messages))
+
+    def sweep(self, budget: int) -> tuple[int, int, Batch | None, list[Subscription]]:
+        """Go on; returns the cost, messages delivered, the batch, and those that had no room for it."""
+        sweep = self._live.sweep
+        if sweep is None:
+            return 0, 0, None, []
+        cost, turns, held = self._live.step(budget)
+        full = [subscription for subscription in held if not subscription.offer(sweep.batch)]
+        return cost, (turns - len(full)) * sweep.batch.count, sweep.batch, full
 
 
 def make_room(subscription: Subscription, batch: Batch) -> int:
@@ -95,7 +172,7 @@ def make_room(subscription: Subscription, batch: Batch) -> int:
 class ConflatedLane:
     """Readers of a ``Latest`` topic that share an encoding and a rate."""
 
-    __slots__ = ("_encode", "_keys_max", "_lagging", "_last_flush", "_live", "_pending", "rate")
+    __slots__ = ("_encode", "_keys_max", "_lagging", "_last_flush", "_live", "_pending", "_sweeping", "rate")
 
     def __init__(self, encode: Encode, rate: float | None, keys_max: int) -> None:
         self._encode = encode
@@ -107,6 +184,8 @@ class ConflatedLane:
         self._last_flush = float("-inf")
         # readers that took everything: they share the batch
         self._live = _Shared()
+        # the messages that are being swept to them
+        self._sweeping: list[Message] = []
         # readers that have not: each has a conflator of its own
         self._lagging: dict[Subscription, Conflator] = {}
 
@@ -140,27 +219,40 @@ class ConflatedLane:
         self._live.leave(subscription)
         self._lagging.pop(subscription, None)
 
-    def flush(self, now: float, pump: Pump) -> tuple[int, list[Subscription]]:
-        """Carry what is pending to everybody; returns messages queued, and readers that hold back too many keys."""
+    @property
+    def is_sweeping(self) -> bool:
+        """A batch has not reached everybody yet."""
+        return self._live.sweep is not None
+
+    def begin(self, now: float) -> list[Subscription]:
+        """Carry what is pending to those who lag, and begin to sweep it to the others; nothing is being swept.
+
+        Returns readers that hold back too many keys.
+        """
         if not self._pending:
-            return 0, []
+            return []
         self._last_flush = now
         messages = list(self._pending.values())
         self._pending.clear()
         self._settle(position_of(messages[0]))
         lost = self._flush_lagging(messages)
-        return self._flush_live(messages, pump), lost
+        if self._live.of:
+            self._sweeping = messages
+            self._live.begin(self._encode(messages))
+        return lost
 
-    def _flush_live(self, messages: list[Message], pump: Pump) -> int:
-        if not self._live.of:
-            return 0
-        batch = self._encode(messages)
-        readers, lags = len(self._live.of), 0
-        for held in self._live.write(batch, pump):
-            if held.outstanding >= 2 or not held.offer(batch):
-                self._begin_to_lag(held, messages)
+    def sweep(self, budget: int) -> tuple[int, int]:
+        """Go on; returns the cost, and messages delivered. Who cannot take it begins to lag."""
+        sweep = self._live.sweep
+        if sweep is None:
+            return 0, 0
+        cost, turns, held = self._live.step(budget)
+        lags = 0
+        for subscription in held:
+            if subscription.outstanding >= 2 or not subscription.offer(sweep.batch):
+                self._begin_to_lag(subscription, self._sweeping)
                 lags += 1
-        return (readers - lags) * batch.count
+        return cost, (turns - lags) * sweep.batch.count
 
     def _begin_to_lag(self, subscription: Subscription, messages: list[Message]) -> None:
         self._live.leave(subscription)

@@ -8,7 +8,7 @@ never fills it, its values wait in their conflator and are pulled when there is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,21 +39,22 @@ class Source(Protocol):
         """``batch`` has left for the socket."""
 
 
+class Carrier(Protocol):
+    """Writes one batch to many connections of its kind, in the middle of a flush. Never waits."""
+
+    def write(self, writers: Sequence[Any], batch: Batch) -> list[Any]:
+        """Write ``batch`` to every ready one of ``writers``; returns those that have not written all of it."""
+
+
 class Writer(Protocol):
     """Who writes what an outbox holds: one connection."""
 
     ready: bool
-    """It sleeps and the outbox holds nothing: a flush may write in its name."""
+    """The outbox holds nothing and the peer reads: a flush may write past the outbox."""
 
     @property
-    def write_one(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
-        """Writes one item of a batch. Only while ready."""
-
-    def began(self, batch: Batch, task: asyncio.Task[None]) -> None:
-        """``task`` has begun to write ``batch`` and waits for the peer: await it, and call ``Outbox.done``."""
-
-    def failed(self, batch: Batch, error: Exception) -> None:
-        """Writing ``batch`` has raised: the connection's error."""
+    def carrier(self) -> Carrier:
+        """Who does that for this kind of connection."""
 
     def wake(self) -> None:
         """The outbox has turned from idle to having something, or nothing more will come. No longer ready."""

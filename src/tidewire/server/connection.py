@@ -14,6 +14,7 @@ from typing import Any
 from tidewire.hub.outbox import Batch, Outbox
 from tidewire.limits import Limits
 from tidewire.protocol.codes import shorten_reason
+from tidewire.server.pump import Pump
 from tidewire.wire.asgi import Link, means_gone
 
 GONE = 1006
@@ -53,20 +54,22 @@ class TopicConnection:
         "_sleeper",
         "_writer",
         "_writing",
+        "carrier",
         "outbox",
         "ready",
         "verdict",
         "write_one",
     )
 
-    def __init__(self, link: Link, limits: Limits, heartbeat: Batch | None = None) -> None:
+    def __init__(self, link: Link, limits: Limits, pump: Pump, heartbeat: Batch | None = None) -> None:
         self._link = link
-        # what a flush calls for every delivery (``hub.outbox.Writer``)
+        # who writes to many of these in a flush, and what it calls for every delivery
+        self.carrier = pump
         self.write_one: Callable[[Any], Coroutine[Any, Any, None]] = link.write_one
         self._limits = limits
         self._heartbeat = heartbeat
         self.outbox = Outbox(self, bytes_max=limits.outbox_bytes_max, messages_max=limits.outbox_messages_max)
-        # the writer sleeps, and others may write in its name (``hub.outbox.Writer``)
+        # the writer sleeps, and others may write in its name
         self.ready = False
         self.verdict: Verdict | None = None
         self._loop = asyncio.get_running_loop()
@@ -163,12 +166,12 @@ class TopicConnection:
         self.outbox.done()
 
     def began(self, batch: Batch, task: asyncio.Task[None]) -> None:
-        """``task`` writes ``batch`` in our name and has to wait for the peer (``hub.outbox.Writer``)."""
+        """``task`` writes ``batch`` in our name and has to wait for the peer (``server.pump``)."""
         self._begun = task
         self._take_over(batch)
 
     def failed(self, batch: Batch, error: Exception) -> None:
-        """A write in our name has raised: the writer raises it again, whose it is (``hub.outbox.Writer``)."""
+        """A write in our name has raised: the writer raises it again, whose it is (``server.pump``)."""
         self._failure = error
         self._take_over(batch)
 

@@ -26,7 +26,7 @@ from tidewire.errors import AddressInUse, BadAddress, SeveralProcesses
 from tidewire.limits import RAW_MESSAGE_BYTES_MAX
 from tidewire.server.handler import STATE_PREFIX, Handler, Handlers, is_handler
 from tidewire.server.secrets import hide_secrets_in_logs
-from tidewire.wire.uvicorn import HttpProtocol
+from tidewire.wire.http import HttpProtocol
 from tidewire.wire.uvicorn import Protocol as WebSocketProtocol
 
 logger = logging.getLogger("uvicorn.error")

@@ -23,6 +23,7 @@ from tidewire.server.connection import TopicConnection
 from tidewire.server.gate import Declaration, Gate, Refusal
 from tidewire.server.origin import OriginRule, is_loopback
 from tidewire.server.publisher import Publisher
+from tidewire.server.pump import Pump
 
 logger = logging.getLogger("tidewire.server")
 
@@ -38,6 +39,8 @@ class Site:
     origins: OriginRule
     trusted_proxies: Sequence[str] = ()
     rng: random.Random = field(default_factory=random.Random)
+    # who writes to connections on plain ASGI in a flush
+    pump: Pump = field(default_factory=Pump)
     # streaming connections, and how many each address holds
     connections: set[TopicConnection] = field(default_factory=set)
     addresses: Counter[str] = field(default_factory=Counter)

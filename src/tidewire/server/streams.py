@@ -154,7 +154,7 @@ async def serve_websocket(site: Site, websocket: WebSocket) -> None:
     # what FastAPI handed to the WebSocket: its state machine has nothing to say about messages on an open socket,
     # and would be asked for each one (the public send where a version has no such attribute)
     send = getattr(websocket, "_send", websocket.send)
-    connection = TopicConnection(WebSocketLink(websocket.scope, send), site.limits)
+    connection = TopicConnection(WebSocketLink(websocket.scope, send), site.limits, site.pump)
     reader: Reader
     if websocket.query_params.get("positions") in {"1", "true"}:
         reader = PositionsReader(connection)
@@ -241,7 +241,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write events until the topic ends, the reader leaves or the server stops."""
         link = StreamLink(scope, send)
-        connection = TopicConnection(link, self._site.limits, heartbeat=_HEARTBEAT)
+        connection = TopicConnection(link, self._site.limits, self._site.pump, heartbeat=_HEARTBEAT)
         try:
             await link.begin(self.status_code, list(self.raw_headers))
         except Exception as error:

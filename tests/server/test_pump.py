@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tidewire.hub.outbox import Batch
-from tidewire.hub.pump import Pump
+from tidewire.server.pump import Pump
 
 BATCH = Batch(("first", "second"), 11, 2)
 

@@ -1,4 +1,4 @@
-"""Writes begun by a flush: one coroutine sends to every ready connection, and no task is woken for it.
+"""Writes begun by a flush over plain ASGI: one coroutine sends to every ready connection, and no task is woken for it.
 
 Most sends never wait: the socket takes them. Waking a task for each of a thousand of them costs more than the
 sends, and so does stepping a thousand coroutines. The flush therefore drives one coroutine that sends to all,
@@ -12,17 +12,37 @@ from __future__ import annotations
 import asyncio
 import types
 from asyncio import _enter_task, _leave_task
-from collections.abc import Coroutine, Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from typing import Any, Protocol
 
-from tidewire.hub.outbox import Batch, Writer
+from tidewire.hub.outbox import Batch
 
 Waiting = tuple[Coroutine[Any, Any, None], Any]
 """A coroutine that has been begun and waits, and what it waits for."""
 
 
+class Writer(Protocol):
+    """A connection whose sends are coroutines (a ``hub.outbox.Writer``)."""
+
+    ready: bool
+    """Its own writer sleeps, and others may write in its name."""
+
+    @property
+    def write_one(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
+        """Writes one item of a batch. Only while ready."""
+
+    def began(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        """``task`` has begun to write ``batch`` and waits for the peer: await it, and call ``Outbox.done``."""
+
+    def failed(self, batch: Batch, error: Exception) -> None:
+        """Writing ``batch`` has raised: the connection's error."""
+
+
 class Pump:
-    """Sends a batch to many connections at once. One idle task between flushes; ``close`` cancels it."""
+    """Sends a batch to many connections at once (a ``hub.outbox.Carrier``).
+
+    One idle task between flushes; ``close`` cancels it.
+    """
 
     __slots__ = ("_idle", "_parked")
 
@@ -31,7 +51,7 @@ class Pump:
         # sends that wait; each ends with its send, and is cancelled by the connection it is for
         self._parked: set[asyncio.Task[None]] = set()
 
-    def write(self, writers: tuple[Writer, ...], batch: Batch) -> list[Writer]:
+    def write(self, writers: Sequence[Writer], batch: Batch) -> list[Writer]:
         """Write ``batch`` to every ready one of ``writers``; returns those that have not written all of it.
 
         Those were not ready, or have been told ``began`` or ``failed``. Cheapest from a callback of the loop,

@@ -1,0 +1,443 @@
+"""An open WebSocket on a transport, from the 101 to the end: frames in and out, pings, the closing handshake.
+
+Who owns it (``Owner``: a route's events, a raw connection, a topic's reader) is told what comes and writes what goes.
+There is no task here: a transport calls, and one wheel keeps everybody's deadlines.
+
+What is written is gathered until the end of this pass of the event loop, and then written at once. While the peer
+does not read it stays here; who writes looks at ``writable`` and waits for ``may_write``. Answers to pings do not wait
+behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+import struct
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from websockets.extensions.base import Extension
+
+from tidewire import limits
+from tidewire.clock import Clock, LoopClock
+from tidewire.errors import Close, ConnectionClosed, closed_error
+from tidewire.wire import frames
+from tidewire.wire.frames import Message, Reader
+from tidewire.wire.peers import abort_transport
+from tidewire.wire.wheel import Wheel
+
+# what is gathered in one pass is written earlier when it is as much as this
+_GATHER_BYTES_MAX = 64 * 1024
+_FLUSHES_PER_PASS = 256
+
+
+class Owner(Protocol):
+    """Who hears an open socket. Called by the event loop; nothing here may block or raise."""
+
+    def received(self, messages: list[Message]) -> None:
+        """These came, in order: ``str`` for text, ``bytes`` for binary, ``Part`` for pieces of a larger one."""
+
+    def ended(self, closed: ConnectionClosed) -> None:
+        """It has ended so. Called once; nothing is received after it, and nothing can be written."""
+
+    def may_write(self) -> None:
+        """``writable`` is true again."""
+
+
+class Shared:
+    """What the connections of one server share: a wheel, and those that have written in this pass of the loop."""
+
+    __slots__ = ("_written", "clock", "connections", "loop", "wheel")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Any], clock: Clock | None = None) -> None:
+        self.loop = loop
+        self.clock = clock or LoopClock()
+        self.wheel = Wheel(self.clock)
+        # uvicorn's set, which it waits for at a shutdown
+        self.connections = connections
+        self._written: list[OpenSocket] = []
+
+    def gather(self, socket: OpenSocket) -> None:
+        """Flush ``socket`` at the end of this pass."""
+        self._written.append(socket)
+        if len(self._written) == 1:
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        written, self._written = self._written[:_FLUSHES_PER_PASS], self._written[_FLUSHES_PER_PASS:]
+        if self._written:
+            self.loop.call_soon(self._flush)
+        for socket in written:
+            socket.flush()
+
+
+class _State(enum.IntEnum):
+    OPEN = 0
+    # our close frame is on its way, the peer's has not come
+    CLOSING = 1
+    # the peer broke the protocol and was told: what it still sends is read away
+    DISCARDING = 2
+    # the transport closes once it has written everything
+    CLOSED = 3
+    LOST = 4
+
+
+class OpenSocket(asyncio.Protocol):
+    """An open WebSocket. ``start`` takes the transport over.
+
+    ``max_size``: bytes of one message. ``ping_interval_s``: None for no pings; ``ping_timeout_s``: None for waiting
+    for ever. ``extension``: permessage-deflate as negotiated.
+    """
+
+    # a server holds thousands of these
+    __slots__ = (
+        "_extension",
+        "_is_reading_paused",
+        "_is_told",
+        "_lingers_until",
+        "_out",
+        "_out_bytes",
+        "_ping",
+        "_ping_at",
+        "_ping_interval_s",
+        "_ping_timeout_s",
+        "_pings",
+        "_reader",
+        "_sent",
+        "_shared",
+        "_state",
+        "_unread_pongs_bytes",
+        "latency_s",
+        "owner",
+        "spoke",
+        "transport",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        shared: Shared,
+        owner: Owner,
+        *,
+        max_size: int,
+        ping_interval_s: float | None = None,
+        ping_timeout_s: float | None = None,
+        extension: Extension | None = None,
+    ) -> None:
+        self.transport = transport
+        self.owner = owner
+        # nothing waits for the peer to read: what is written now leaves now
+        self.writable = True
+        self.latency_s = 0.0
+        self.spoke = 0
+        self._shared = shared
+        self._state = _State.OPEN
+        self._reader = Reader(max_size=max_size, extension=extension)
+        self._extension = extension
+        # whole frames, gathered until the end of this pass or until the peer reads
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        # the close frame we have sent, or are about to
+        self._sent: Close | None = None
+        # the owner knows the end
+        self._is_told = False
+        self._is_reading_paused = False
+        self._lingers_until = 0.0
+        # the ping of ours that waits for its pong, and since when
+        self._ping_interval_s = ping_interval_s or None
+        self._ping_timeout_s = ping_timeout_s
+        self._ping: bytes | None = None
+        self._ping_at = 0.0
+        # the application's pings, oldest first: what they carry, who waits, since when (made when needed)
+        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
+        # pongs that wait for a peer that does not read
+        self._unread_pongs_bytes = 0
+
+    def start(self, early: bytes = b"") -> None:
+        """Take the transport over. ``early``: what has come of frames already."""
+        self._shared.connections.add(self)
+        self.transport.set_protocol(self)
+        if self._ping_interval_s is not None:
+            self._shared.wheel.set(self, self._ping_interval_s)
+        if early:
+            self.data_received(early)
+
+    @property
+    def is_open(self) -> bool:
+        """Neither side has closed."""
+        return self._state is _State.OPEN
+
+    @property
+    def sent(self) -> Close | None:
+        """The close frame of ours, once it is on its way."""
+        return self._sent
+
+    # Reading
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio's: bytes have come."""
+        if self._state >= _State.DISCARDING:
+            if self._state is _State.DISCARDING:
+                # the line is closed when it has gone quiet, and before its time is over
+                self._close_when_quiet()
+            return
+        reader = self._reader
+        messages = reader.feed(data)
+        if messages and not self._is_told:
+            self.owner.received(messages)
+        if reader.controls:
+            self._take_controls()
+        if reader.close is not None:
+            self._take_close(reader.close)
+        elif reader.failure is not None:
+            self._refuse(reader.failure)
+
+    def pause_reading(self) -> None:
+        """Read nothing more, pings and pongs included, until ``resume_reading``. Twice is nothing."""
+        if not self._is_reading_paused and self._state is _State.OPEN:
+            self._is_reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again. Twice is nothing."""
+        if self._is_reading_paused:
+            self._is_reading_paused = False
+            if self._state is not _State.LOST:
+                self.transport.resume_reading()
+
+    def _take_controls(self) -> None:
+        controls, self._reader.controls = self._reader.controls, []
+        pongs = []
+        for opcode, payload in controls:
+            if opcode == frames.PING:
+                pongs.append(frames.pong_frame(payload))
+            else:
+                self._take_pong(payload)
+        if pongs and self._state <= _State.CLOSING:
+            self._answer_pings(b"".join(pongs))
+
+    def _answer_pings(self, pongs: bytes) -> None:
+        """Ahead of all that waits here. A peer that pings and does not read makes us store its pongs (5.5.2)."""
+        self.transport.write(pongs)
+        # only pongs count: a slow reader of large messages may ping as well
+        self._unread_pongs_bytes = 0 if self.writable else self._unread_pongs_bytes + len(pongs)
+        if self._unread_pongs_bytes > limits.UNREAD_PONGS_BYTES_MAX:
+            self.abort()
+
+    def _take_pong(self, payload: bytes) -> None:
+        """A pong answers its ping and all before it (5.5.3)."""
+        now = self._shared.clock.now()
+        if self._pings and payload in self._pings:
+            for sent in list(self._pings):
+                waiter, since = self._pings.pop(sent)
+                self.latency_s = now - since
+                if not waiter.done():
+                    waiter.set_result(self.latency_s)
+                if sent == payload:
+                    return
+        if payload == self._ping:
+            self._ping = None
+            self.latency_s = now - self._ping_at
+            if self._state is _State.OPEN and self._ping_interval_s is not None:
+                self._shared.wheel.set(self, max(0.0, self._ping_interval_s - self.latency_s))
+
+    # Writing
+
+    def write(self, data: bytes) -> None:
+        """Write whole frames at the end of this pass of the loop. Nothing once it is closing."""
+        if self._state is not _State.OPEN:
+            return
+        if not self._out:
+            self._shared.gather(self)
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes >= _GATHER_BYTES_MAX:
+            self.flush()
+
+    def send(self, message: str | bytes) -> None:
+        """Write a message."""
+        if self._extension is None:
+            self.write(frames.message_frame(message))
+        elif self._state is _State.OPEN:
+            self.write(frames.compressed_message(self._extension, message))
+
+    def send_fragment(self, piece: str | bytes, *, is_first: bool, is_last: bool) -> None:
+        """Write a piece of a message (5.4); between the first and the last nothing else may be sent."""
+        if self._state is _State.OPEN:
+            self.write(frames.fragment(piece, self._extension, is_first=is_first, is_last=is_last))
+
+    def flush(self) -> None:
+        """Write what is gathered, unless the peer does not read."""
+        if self._out and self.writable:
+            self._write_out()
+
+    def _write_out(self) -> None:
+        out = self._out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self._out_bytes = 0
+        if self._state is not _State.LOST:
+            self.transport.write(data)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is gathered, and the peer reads: what is given to the transport now stands in its order."""
+        return self.writable and not self._out
+
+    def pending_bytes(self) -> int:
+        """What is held back, here and in the transport."""
+        return 0 if self._state is _State.LOST else self.transport.get_write_buffer_size() + self._out_bytes
+
+    def pause_writing(self) -> None:
+        """asyncio's: the peer does not read."""
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        """asyncio's: it does again."""
+        self.writable = True
+        self.flush()
+        if self.writable and not self._is_told:
+            self.owner.may_write()
+
+    def ping(self, data: bytes | None) -> asyncio.Future[float]:
+        """Send a ping now; the future gives the round trip in seconds."""
+        if self._pings is None:
+            self._pings = {}
+        payload = struct.pack("!Q", random.getrandbits(64)) if data is None else data
+        if payload in self._pings:
+            raise ValueError("a ping with the same data waits for its pong already")
+        if len(self._pings) >= limits.PINGS_MAX:
+            raise RuntimeError(f"{limits.PINGS_MAX} pings wait for their pongs already: await some of them first")
+        waiter: asyncio.Future[float] = self._shared.loop.create_future()
+        if self._state is _State.OPEN:
+            self._pings[payload] = (waiter, self._shared.clock.now())
+            self.transport.write(frames.ping_frame(payload))
+        else:
+            _give_up(waiter)
+        return waiter
+
+    # Ending
+
+    def close(self, code: int, reason: str = "", *, patience_s: float = limits.RAW_CLOSE_S) -> None:
+        """Say goodbye behind what is written, and wait so long for the peer's close frame. Twice is nothing."""
+        if self._state is not _State.OPEN:
+            return
+        self._sent = Close(code, reason)
+        self._out.append(frames.close_frame(self._sent))
+        self._state = _State.CLOSING
+        self.flush()
+        self._shared.wheel.set(self, patience_s)
+        self.resume_reading()
+
+    def abort(self) -> None:
+        """Drop it at once, with everything that waits for the peer."""
+        if self._state is not _State.LOST:
+            abort_transport(self.transport)
+
+    def shutdown(self) -> None:
+        """uvicorn's: the server stops."""
+        if self._state is _State.OPEN:
+            self.close(1012, patience_s=limits.CLOSE_IN_A_HURRY_S)
+            self._tell(closed_error(None, self._sent))
+        elif self._state is not _State.LOST:
+            self._shared.wheel.set(self, limits.CLOSE_IN_A_HURRY_S)
+
+    def _take_close(self, received: Close) -> None:
+        """The peer's close frame: the answer to ours, or to be answered with the same code (5.5.1)."""
+        if self._state is _State.OPEN:
+            self._sent = received
+            self._out.append(frames.close_frame(received))
+            self._tell(closed_error(received, received, received_first=True))
+        elif self._state is _State.CLOSING:
+            self._tell(closed_error(received, self._sent, received_first=False))
+        else:
+            return
+        self._close_transport()
+
+    def _refuse(self, failure: Close) -> None:
+        """Say why, and read away what the peer still sends: closing with input unread resets the line (RFC 1122
+        4.2.2.13), and the peer would not hear it.
+        """
+        if self._state >= _State.DISCARDING or self.transport.is_closing():
+            return
+        if self._state is _State.OPEN:
+            self._sent = failure
+            self._out.append(frames.close_frame(failure))
+        self._state = _State.DISCARDING
+        if self._out:
+            self._write_out()
+        self.resume_reading()
+        self._lingers_until = self._shared.clock.now() + limits.REFUSED_LINGER_S
+        self._close_when_quiet()
+        self._tell(closed_error(None, self._sent))
+
+    def _close_when_quiet(self) -> None:
+        left_s = self._lingers_until - self._shared.clock.now()
+        self._shared.wheel.set(self, max(0.0, min(limits.REFUSED_QUIET_S, left_s)))
+
+    def _close_transport(self) -> None:
+        """Everything is said: close once the peer has taken it, or its time is over."""
+        self._state = _State.CLOSED
+        if self._out:
+            self._write_out()
+        self._shared.wheel.set(self, limits.RAW_CLOSE_S)
+        self.transport.close()
+
+    def _tell(self, closed: ConnectionClosed) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self.owner.ended(closed)
+
+    def on_time(self) -> None:
+        """The wheel's: a ping is due, a pong did not come, or a goodbye has taken its time."""
+        if self._state is _State.OPEN:
+            self._keep_alive()
+        elif self._state is _State.CLOSED or (self._state is _State.CLOSING and self.pending_bytes()):
+            self.abort()
+        elif self._state is not _State.LOST:
+            self._close_transport()
+
+    def _keep_alive(self) -> None:
+        assert self._ping_interval_s is not None, "who has no interval stands on no wheel"
+        if self._ping is not None and self._ping_timeout_s is not None:
+            if not self._is_reading_paused:
+                # a close would wait behind what the peer does not read
+                self.abort()
+                return
+            # while the application takes nothing we read nothing, pongs included: the kernel looks after the peer
+        else:
+            self._ping = struct.pack("!I", random.getrandbits(32))
+            self._ping_at = self._shared.clock.now()
+            self.transport.write(frames.ping_frame(self._ping))
+        self._shared.wheel.set(self, self._ping_timeout_s or self._ping_interval_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio's: there is no line any more. One that went down without a close frame was cut."""
+        self._state = _State.LOST
+        self.writable = False
+        self._out.clear()
+        self._out_bytes = 0
+        self._shared.wheel.clear(self)
+        self._shared.connections.discard(self)
+        self._tell(closed_error(None, self._sent))
+        for waiter, _ in (self._pings or {}).values():
+            _give_up(waiter)
+        self._pings = None
+
+
+def _give_up(waiter: asyncio.Future[float]) -> None:
+    if not waiter.done():
+        waiter.set_exception(closed_error(None, None))
+        # nobody has to await a ping
+        waiter.exception()
+
+
+def give_all(owner: Owner, messages: Iterable[Message], closed: ConnectionClosed | None) -> None:
+    """Tell a new owner what its predecessor has not taken."""
+    waiting = list(messages)
+    if waiting:
+        owner.received(waiting)
+    if closed is not None:
+        owner.ended(closed)
