@@ -19,7 +19,6 @@ from tests.wire.frames import (
     upgrade,
 )
 from tests.wire.servers import Peer, Server, until
-
 from tidewire.limits import FRAGMENTS_MAX
 
 MIB = 1024 * 1024

@@ -6,7 +6,7 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from tidewire.wire.uvicorn import frame
+from tidewire.wire.frames import frame
 
 
 def read(data: bytes) -> Frame:

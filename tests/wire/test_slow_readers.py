@@ -33,15 +33,17 @@ async def flood_until_evicted(server: Server, topic: str, readers: Sequence[Read
         assert total * SIZE < 64 * MIB, "a reader that never reads has taken it all"
 
 
-async def share_with_a_stalled_one(server: Server, topic: str, follow: Follow, readers: list[Reader]) -> None:
+async def share_with_a_stalled_one(server: Server, topic: str, follow_: Follow, readers: list[Reader]) -> None:
     # the error is uvicorn's word for a response that could only be left alone
     server.expected_errors = ["ASGI callable returned without completing response."] if server.is_stock else []
-    with follow(server.port, topic, receive_buffer=TINY) as stalled, leaving(readers):
+    with follow_(server.port, topic, receive_buffer=TINY) as stalled, leaving(readers):
         await connect(server, readers)
         total = await flood_until_evicted(server, topic, readers)
         assert [reader.numbers for reader in readers] == [list(range(total))] * len(readers)
+        # on our own wire nobody who reads a WebSocket has a task
+        tasks = 0 if follow_ is follow and not server.is_stock else len(readers)
         await asyncio.to_thread(
-            server.until_stats, "one is gone, of its task nothing is left", connections=len(readers), tasks=len(readers)
+            server.until_stats, "one is gone, of its task nothing is left", connections=len(readers), tasks=tasks
         )
         await asyncio.to_thread(check_stalled_one, server, stalled, len(readers))
 
@@ -109,6 +111,7 @@ def test_an_evicted_reader_is_told_the_gap_when_it_returns(ours: Server) -> None
 
     with follow(ours.port, topic, receive_buffer=TINY) as stalled:
         asyncio.run(be_evicted())
+        ours.until_stats("it is dropped, not having read its close frame", sockets=0)
         assert stalled.read_to_end() == "reset"
         seen = [json.loads(frame.payload) for frame in split(stalled.received)[0]]
     numbers = [said["data"]["n"] for said in seen[1:]]

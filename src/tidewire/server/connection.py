@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tidewire.hub.outbox import Batch, Outbox
 from tidewire.limits import Limits
@@ -32,6 +32,19 @@ class Verdict:
     reason: str = ""
     abrupt: bool = True
     last_words: Batch | None = None
+
+
+class Connection(Protocol):
+    """A topic's connection, whoever writes it: what readers and the site do with it."""
+
+    outbox: Outbox
+    verdict: Verdict | None
+
+    def end(self, verdict: Verdict) -> None:
+        """Decide how it ends; the first decision stands. Never waits."""
+
+    def drop(self) -> None:
+        """Whatever was decided, it has taken too long: abort."""
 
 
 class TopicConnection:

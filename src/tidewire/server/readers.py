@@ -3,31 +3,85 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tidewire.hub.outbox import Batch
-from tidewire.hub.subscription import Eviction, Gap, Opened, Subscription
+from tidewire.hub.outbox import Batch, Outbox
+from tidewire.hub.subscription import Encode, Eviction, Gap, Opened, Subscription
 from tidewire.protocol import codes, plain
-from tidewire.protocol.message import End, Message
+from tidewire.protocol.message import End, Kind, Message
 from tidewire.protocol.position import Position
-from tidewire.server.connection import TopicConnection, Verdict
+from tidewire.server.connection import Connection, Verdict
+from tidewire.wire import frames
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What the plain dialect's WebSocket messages are for one kind of link."""
+
+    bare: Encode
+    """Payloads only."""
+    positions: Encode
+    """One JSON object per message."""
+    words: Callable[[str], Batch]
+    """What the dialect itself says."""
 
 
 def _batch(items: tuple[Any, ...], size_bytes: int, messages: Sequence[Message]) -> Batch:
     return Batch(items, size_bytes, len(messages), plain.position_of(messages[-1]))
 
 
-def encode_bare(messages: Sequence[Message]) -> Batch:
-    """Payloads only; items are ASGI ``websocket.send`` events."""
+def _bare_events(messages: Sequence[Message]) -> Batch:
     items = tuple(_websocket_event(plain.bare_frame(message)) for message in messages)
     return _batch(items, sum(len(message.payload) for message in messages), messages)
 
 
-def encode_positions(messages: Sequence[Message]) -> Batch:
-    """One JSON object per message; items are ASGI ``websocket.send`` events."""
-    frames = [plain.positions_frame(message) for message in messages]
-    return _batch(tuple(_websocket_event(frame) for frame in frames), sum(map(len, frames)), messages)
+def _positions_events(messages: Sequence[Message]) -> Batch:
+    texts = [plain.positions_frame(message) for message in messages]
+    return _batch(tuple(_websocket_event(text) for text in texts), sum(map(len, texts)), messages)
+
+
+def _event_words(text: str) -> Batch:
+    return Batch((_websocket_event(text),), len(text), 0)
+
+
+def _websocket_event(frame: str | bytes) -> dict[str, Any]:
+    return {"type": "websocket.send", "text" if isinstance(frame, str) else "bytes": frame}
+
+
+AS_EVENTS = Wording(_bare_events, _positions_events, _event_words)
+"""For plain ASGI: items are ``websocket.send`` events, one for each message."""
+
+
+def _bare_frames(messages: Sequence[Message]) -> Batch:
+    parts: list[bytes] = []
+    for message in messages:
+        first = frames.WHOLE_BINARY if message.kind is Kind.BYTES else frames.WHOLE_TEXT
+        parts += (frames.head(first, len(message.payload)), message.payload)
+    return _joined(parts, messages)
+
+
+def _positions_frames(messages: Sequence[Message]) -> Batch:
+    parts: list[bytes] = []
+    for message in messages:
+        payload = plain.positions_frame(message).encode()
+        parts += (frames.head(frames.WHOLE_TEXT, len(payload)), payload)
+    return _joined(parts, messages)
+
+
+def _joined(parts: list[bytes], messages: Sequence[Message]) -> Batch:
+    blob = b"".join(parts)
+    return _batch((blob,), len(blob), messages)
+
+
+def _frame_words(text: str) -> Batch:
+    frame = frames.message_frame(text)
+    return Batch((frame,), len(frame), 0)
+
+
+AS_FRAMES = Wording(_bare_frames, _positions_frames, _frame_words)
+"""For sockets of our own wire: the one item is the frames of all messages, joined once for all readers."""
 
 
 def encode_events(messages: Sequence[Message]) -> Batch:
@@ -36,13 +90,8 @@ def encode_events(messages: Sequence[Message]) -> Batch:
     return _batch((blob,), len(blob), messages)
 
 
-def _websocket_event(frame: str | bytes) -> dict[str, Any]:
-    return {"type": "websocket.send", "text" if isinstance(frame, str) else "bytes": frame}
-
-
-def _words(frame: str | bytes) -> Batch:
-    item = _websocket_event(frame) if isinstance(frame, str) else frame
-    return Batch((item,), len(frame), 0)
+def _words(event: bytes) -> Batch:
+    return Batch((event,), len(event), 0)
 
 
 def _end_position(end: End) -> Position | None:
@@ -52,14 +101,20 @@ def _end_position(end: End) -> Position | None:
 class BareReader:
     """A WebSocket that sees payloads. Where every message counts (``Log``), a loss is told by closing with 4001."""
 
-    encode = staticmethod(encode_bare)
+    # a server holds thousands of these
+    __slots__ = ("_connection", "_every_message_counts", "_start", "encode")
 
-    def __init__(self, connection: TopicConnection, *, every_message_counts: bool) -> None:
-        self.outbox = connection.outbox
+    def __init__(self, connection: Connection, wording: Wording, *, every_message_counts: bool) -> None:
+        self.encode = wording.bare
         self._connection = connection
         self._every_message_counts = every_message_counts
         # where the subscription began, until something has been sent
         self._start: Position | None = None
+
+    @property
+    def outbox(self) -> Outbox:
+        """The connection's."""
+        return self._connection.outbox
 
     def opened(self, subscription: Subscription, how: Opened) -> None:
         """Nothing is said; ``lost`` follows when something is."""
@@ -87,23 +142,29 @@ class BareReader:
 class PositionsReader:
     """A WebSocket with ``?positions=1``: every frame says where it stands, losses are told in band."""
 
-    encode = staticmethod(encode_positions)
+    __slots__ = ("_connection", "_wording", "encode")
 
-    def __init__(self, connection: TopicConnection) -> None:
-        self.outbox = connection.outbox
+    def __init__(self, connection: Connection, wording: Wording) -> None:
+        self.encode = wording.positions
         self._connection = connection
+        self._wording = wording
+
+    @property
+    def outbox(self) -> Outbox:
+        """The connection's."""
+        return self._connection.outbox
 
     def opened(self, subscription: Subscription, how: Opened) -> None:
         """The first frame."""
-        self.outbox.put(_words(plain.opened_frame(how.start, how.recovered, how.replayed)))
+        self.outbox.put(self._wording.words(plain.opened_frame(how.start, how.recovered, how.replayed)))
 
     def lost(self, subscription: Subscription, gap: Gap) -> None:
         """A gap frame."""
-        self.outbox.put(_words(plain.gap_frame(gap.since, gap.until)))
+        self.outbox.put(self._wording.words(plain.gap_frame(gap.since, gap.until)))
 
     def ended(self, subscription: Subscription, end: End) -> None:
         """An end frame, then the close."""
-        words = _words(plain.end_frame(_end_position(end), end.error))
+        words = self._wording.words(plain.end_frame(_end_position(end), end.error))
         self._connection.end(Verdict(codes.FINISHED.code, end.error or "", abrupt=False, last_words=words))
 
     def evicted(self, subscription: Subscription, why: Eviction) -> None:
@@ -119,7 +180,7 @@ class EventReader:
 
     encode = staticmethod(encode_events)
 
-    def __init__(self, connection: TopicConnection, rng: random.Random) -> None:
+    def __init__(self, connection: Connection, rng: random.Random) -> None:
         self.outbox = connection.outbox
         self._connection = connection
         self._retry_ms = rng.randrange(1000, 2000)

@@ -7,8 +7,7 @@ import hashlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
@@ -19,7 +18,7 @@ from tidewire.hub.subscription import Eviction
 from tidewire.limits import Limits
 from tidewire.protocol.position import NOW, Since, parse_since
 from tidewire.protocol.topics import validate_topic
-from tidewire.server.connection import TopicConnection
+from tidewire.server.connection import Connection
 from tidewire.server.gate import Declaration, Gate, Refusal
 from tidewire.server.origin import OriginRule, is_loopback
 from tidewire.server.publisher import Publisher
@@ -42,7 +41,7 @@ class Site:
     # who writes to connections on plain ASGI in a flush
     pump: Pump = field(default_factory=Pump)
     # streaming connections, and how many each address holds
-    connections: set[TopicConnection] = field(default_factory=set)
+    connections: set[Connection] = field(default_factory=set)
     addresses: Counter[str] = field(default_factory=Counter)
     # no new reader is let in any more
     draining: bool = False
@@ -82,25 +81,25 @@ class Site:
         credentials = f"{headers.get('authorization', '')}\n{headers.get('cookie', '')}"
         return hashlib.blake2b(credentials.encode("latin-1", "replace"), digest_size=9).hexdigest()
 
-    @contextmanager
-    def admit(self, http: HTTPConnection, connection: TopicConnection) -> Iterator[None]:
-        """Count ``connection`` as open while it is."""
-        address = http.client.host if http.client else ""
+    def enter(self, connection: Connection, address: str) -> None:
+        """``connection`` is open, from ``address``."""
         self.connections.add(connection)
         self.addresses[address] += 1
-        try:
-            yield
-        finally:
-            self.connections.discard(connection)
-            self.addresses[address] -= 1
-            if self.addresses[address] <= 0:
-                del self.addresses[address]
+
+    def leave(self, connection: Connection, address: str) -> None:
+        """It is not any more; twice is nothing."""
+        if connection not in self.connections:
+            return
+        self.connections.discard(connection)
+        self.addresses[address] -= 1
+        if self.addresses[address] <= 0:
+            del self.addresses[address]
 
     def check_room(self, connection: HTTPConnection) -> Refusal | None:
         """Refuse while draining, and an address that holds too many connections; loopback is not counted."""
         if self.draining:
             return Refusal(503, "the server stops: try again in a moment", {"retry-after": "1"})
-        address = connection.client.host if connection.client else ""
+        address = address_of(connection)
         limit = self.limits.connections_per_address_max
         if self.addresses[address] >= limit and not is_loopback(address):
             return Refusal(429, f"{limit} connections are open from this address already", {"retry-after": "10"})
@@ -117,6 +116,11 @@ class Site:
             logger.warning("%d connections did not take the goodbye in time and are aborted", len(self.connections))
         for connection in list(self.connections):
             connection.drop()
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """The peer's address; empty where it is not known."""
+    return connection.client.host if connection.client else ""
 
 
 def parse_since_of(connection: HTTPConnection) -> Since | Refusal:

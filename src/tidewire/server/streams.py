@@ -12,19 +12,19 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from tidewire.errors import BadPayload, TidewireError, TooLarge, TopicFinished
 from tidewire.hub.outbox import Batch
 from tidewire.hub.policy import Latest, Log
 from tidewire.hub.subscription import Reader, Subscription
 from tidewire.protocol import codes, plain
-from tidewire.protocol.message import Draft, Kind, Message
+from tidewire.protocol.message import Draft, Message
 from tidewire.protocol.position import Position, Since
-from tidewire.server.connection import TopicConnection, Verdict
+from tidewire.server.connection import Connection, TopicConnection
+from tidewire.server.direct import SocketConnection
 from tidewire.server.gate import Declaration, Operation, Refusal
-from tidewire.server.publisher import decode, frame_kind
-from tidewire.server.readers import BareReader, EventReader, PositionsReader
-from tidewire.server.site import Site, parse_rate, parse_since_of
-from tidewire.wire.asgi import StreamLink, WebSocketLink, means_gone
+from tidewire.server.inbound import TAKES_NONE, Publishing, guard
+from tidewire.server.readers import AS_EVENTS, AS_FRAMES, BareReader, EventReader, PositionsReader, Wording
+from tidewire.server.site import Site, address_of, parse_rate, parse_since_of
+from tidewire.wire.asgi import StreamLink, WebSocketLink, extension_of, means_gone
 
 logger = logging.getLogger("tidewire.server")
 
@@ -45,6 +45,18 @@ class Asked:
         self.noted: Position | None = None
         # the state that the topic function returned, for Latest topics
         self.snapshot: list[Message] | None = None
+
+    def subscribe(self, site: Site, reader: Reader) -> Coroutine[Any, Any, Subscription]:
+        """Bring ``reader`` to live."""
+        return site.hub.subscribe(
+            self.topic,
+            self.declaration.policy,
+            reader,
+            since=self.since,
+            noted=self.noted,
+            snapshot=self.snapshot,
+            rate=self.rate,
+        )
 
 
 async def ask(site: Site, http: HTTPConnection) -> Asked | Refusal:
@@ -108,19 +120,12 @@ async def follow(
     subscriptions: list[Subscription] = []
 
     async def subscribe() -> None:
-        subscription = await site.hub.subscribe(
-            asked.topic,
-            asked.declaration.policy,
-            reader,
-            since=asked.since,
-            noted=asked.noted,
-            snapshot=asked.snapshot,
-            rate=asked.rate,
-        )
-        subscriptions.append(subscription)
+        subscriptions.append(await asked.subscribe(site, reader))
 
-    with site.admit(http, connection):
-        tasks = [asyncio.create_task(_guard(work, connection)) for work in (subscribe(), listen())]
+    address = address_of(http)
+    site.enter(connection, address)
+    try:
+        tasks = [asyncio.create_task(guard(work, connection)) for work in (subscribe, listen)]
         try:
             await connection.run()
         finally:
@@ -129,17 +134,8 @@ async def follow(
             await asyncio.wait(tasks)
             for subscription in subscriptions:
                 site.hub.unsubscribe(subscription)
-
-
-async def _guard(work: Coroutine[Any, Any, None], connection: TopicConnection) -> None:
-    """An error while subscribing or listening ends this connection and nothing else."""
-    try:
-        await work
-    except TidewireError as error:
-        connection.end(Verdict(codes.TRY_LATER.code, str(error)))
-    except Exception:
-        logger.exception("a connection failed")
-        connection.end(Verdict(codes.BROKEN.code, "the server failed; its log has the error"))
+    finally:
+        site.leave(connection, address)
 
 
 # WebSocket
@@ -151,15 +147,40 @@ async def serve_websocket(site: Site, websocket: WebSocket) -> None:
     if isinstance(asked, Refusal):
         await deny(websocket, asked)
         return
+    hand_over = extension_of(websocket.scope).get("hand_over")
+    if hand_over is None:
+        await _follow_on_asgi(site, websocket, asked)
+        return
+    try:
+        await websocket.accept()
+    except (OSError, RuntimeError):
+        return
+    _follow_on_socket(site, websocket, asked, hand_over)
+
+
+def _follow_on_socket(site: Site, websocket: WebSocket, asked: Asked, hand_over: Callable[..., Any]) -> None:
+    """Hand the socket to a connection of its own; the route, its scope and its dependencies are through."""
+    takes_any = asked.declaration.publish is not False
+    publishing = Publishing(site, websocket, asked.topic, asked.declaration) if takes_any else None
+    address = address_of(websocket)
+    connection: SocketConnection = hand_over(lambda socket: SocketConnection(socket, site, address, publishing))
+    reader = _reader_of(websocket, asked, connection, AS_FRAMES)
+    connection.follow(lambda: asked.subscribe(site, reader))
+
+
+def _reader_of(websocket: WebSocket, asked: Asked, connection: Connection, wording: Wording) -> Reader:
+    if websocket.query_params.get("positions") in {"1", "true"}:
+        return PositionsReader(connection, wording)
+    return BareReader(connection, wording, every_message_counts=isinstance(asked.declaration.policy, Log))
+
+
+async def _follow_on_asgi(site: Site, websocket: WebSocket, asked: Asked) -> None:
+    """On a server without our extension: the route goes on as long as the connection."""
     # what FastAPI handed to the WebSocket: its state machine has nothing to say about messages on an open socket,
     # and would be asked for each one (the public send where a version has no such attribute)
     send = getattr(websocket, "_send", websocket.send)
     connection = TopicConnection(WebSocketLink(websocket.scope, send), site.limits, site.pump)
-    reader: Reader
-    if websocket.query_params.get("positions") in {"1", "true"}:
-        reader = PositionsReader(connection)
-    else:
-        reader = BareReader(connection, every_message_counts=isinstance(asked.declaration.policy, Log))
+    reader = _reader_of(websocket, asked, connection, AS_EVENTS)
     try:
         await websocket.accept()
     except (OSError, RuntimeError):
@@ -181,42 +202,17 @@ async def deny(websocket: WebSocket, refusal: Refusal) -> None:
 
 
 async def _listen(site: Site, websocket: WebSocket, asked: Asked, connection: TopicConnection) -> None:
-    """Take what the peer sends until it is gone: each frame is a publish."""
-    while True:
+    """Take what the peer sends until it is gone: each message is a publish."""
+    publishing = Publishing(site, websocket, asked.topic, asked.declaration)
+    while connection.verdict is None:
         event = await websocket.receive()
         if event["type"] == "websocket.disconnect":
             connection.peer_gone()
-            return
-        frame = event.get("text")
-        await _publish_frame(site, websocket, asked, connection, frame if frame is not None else event["bytes"])
-        if connection.verdict is not None:
-            return
-
-
-async def _publish_frame(
-    site: Site, websocket: WebSocket, asked: Asked, connection: TopicConnection, frame: str | bytes
-) -> None:
-    declaration = asked.declaration
-    if declaration.publish is False:
-        connection.end(Verdict(codes.DENIED.code, "this topic takes no messages from clients"))
-        return
-    try:
-        kind, data = frame_kind(declaration, frame)
-        draft = site.publisher.draft_bytes(declaration, kind, data)
-        operation = Operation("publish", asked.topic, data=decode(kind, data))
-        admission = await site.gate.ask(declaration, operation, websocket)
-        if isinstance(admission, Refusal):
-            connection.end(Verdict(codes.DENIED.code, admission.sentence))
-            return
-        await site.publisher.publish_draft(asked.topic, declaration, draft)
-    except TooLarge as error:
-        connection.end(Verdict(codes.TOO_LARGE.code, str(error)))
-    except BadPayload as error:
-        mismatch = declaration.payload is not None and (declaration.payload is Kind.BYTES) != isinstance(frame, bytes)
-        connection.end(Verdict((codes.UNSUPPORTED_DATA if mismatch else codes.BAD_PAYLOAD).code, str(error)))
-    except TopicFinished:
-        # its own end is on the way through the outbox
-        return
+        elif asked.declaration.publish is False:
+            connection.end(TAKES_NONE)
+        else:
+            text = event.get("text")
+            await publishing.publish(event["bytes"] if text is None else text, connection)
 
 
 # Event stream

@@ -4,9 +4,9 @@ The extension is ``scope["extensions"]["tidewire"]``, a dict of functions that `
 ``abort() -> None`` drops the connection at once, kernel buffers included; ``pending_bytes() -> int`` is what the
 transport holds back; and on WebSockets ``ping(data: bytes | None) -> Future[float]``, ``latency_s() -> float``
 (of the last answered ping), ``refused() -> bool`` (the server has closed because of what the peer sent), and
-``hand_over(owner: wire.open.Owner) -> wire.open.OpenSocket``: after ``websocket.accept`` the socket is the owner's,
-which is told at once what has come already; the application may return, and its task and scope are gone, while the
-connection goes on. Without the extension an application cannot abort: it can only return (CONTRACTS 8).
+``hand_over(make: Callable[[OpenSocket], Owner]) -> Owner`` (``wire.open``): after ``websocket.accept`` the socket is
+the owner's, which is told at once what has come already; the application may return, and its task and scope are gone,
+while the connection goes on. Without the extension an application cannot abort: it can only return (CONTRACTS 8).
 """
 
 from __future__ import annotations

@@ -63,6 +63,9 @@ class Events:
         self.say_goodbye(1006 if close is None else close.code, "" if close is None else close.reason)
         self._room.set()
 
+    def must_wait(self) -> None:
+        """Whoever sends looks at the socket."""
+
     def may_write(self) -> None:
         """Whoever sends goes on."""
         self._room.set()

@@ -40,8 +40,8 @@ PONG: Final = 0xA
 _FIN: Final = 0x80
 _RESERVED: Final = 0x70
 _COMPRESSED: Final = 0x40
-_WHOLE_TEXT: Final = _FIN | TEXT
-_WHOLE_BINARY: Final = _FIN | BINARY
+WHOLE_TEXT: Final = _FIN | TEXT
+WHOLE_BINARY: Final = _FIN | BINARY
 _NO_CODE: Final = 1005
 
 WHOLE_BYTES_MAX: Final = 64 * 1024
@@ -169,7 +169,7 @@ class Reader:
         while end - at >= 2:
             first = data[at]
             length = data[at + 1] - 0x80
-            if not is_plain or length < 0 or length == 127 or (first != _WHOLE_TEXT and first != _WHOLE_BINARY):
+            if not is_plain or length < 0 or length == 127 or (first != WHOLE_TEXT and first != WHOLE_BINARY):
                 before = at
                 at = self._read_frame(data, at, end, messages)
                 if at == before or self._is_over:
@@ -191,7 +191,7 @@ class Reader:
                 self._needed = stop - at
                 return at
             payload = apply_mask(data[begin:stop], data[begin - 4 : begin])
-            messages.append(payload if first == _WHOLE_BINARY else _decode(payload))
+            messages.append(payload if first == WHOLE_BINARY else _decode(payload))
             at = stop
         self._needed = 2
         return at
@@ -412,28 +412,32 @@ class Assembler:
 # Writing
 
 
+def head(first: int, size_bytes: int) -> bytes:
+    """The head of an unmasked frame: ``first`` is FIN and opcode, then the length in its shortest form (5.2)."""
+    if size_bytes < 126:
+        return bytes((first, size_bytes))
+    if size_bytes < 65536:
+        return struct.pack("!BBH", first, 126, size_bytes)
+    return struct.pack("!BBQ", first, 127, size_bytes)
+
+
 def frame(first: int, payload: bytes) -> bytes:
-    """A whole unmasked frame: ``first`` is FIN and opcode, then the length in its shortest form (5.2)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((first, size)) + payload
-    if size < 65536:
-        return struct.pack("!BBH", first, 126, size) + payload
-    return struct.pack("!BBQ", first, 127, size) + payload
+    """A whole unmasked frame."""
+    return head(first, len(payload)) + payload
 
 
 def message_frame(message: str | bytes) -> bytes:
     """A whole message in one frame: ``str`` as text, ``bytes`` as binary."""
     if isinstance(message, str):
-        return frame(_WHOLE_TEXT, message.encode())
-    return frame(_WHOLE_BINARY, message)
+        return frame(WHOLE_TEXT, message.encode())
+    return frame(WHOLE_BINARY, message)
 
 
 def compressed_message(extension: Extension, message: str | bytes) -> bytes:
     """A whole message in one frame, compressed (RFC 7692 7.2.1)."""
     if isinstance(message, str):
-        return _compressed(extension, _WHOLE_TEXT, message.encode())
-    return _compressed(extension, _WHOLE_BINARY, message)
+        return _compressed(extension, WHOLE_TEXT, message.encode())
+    return _compressed(extension, WHOLE_BINARY, message)
 
 
 def fragment(piece: str | bytes, extension: Extension | None, *, is_first: bool, is_last: bool) -> bytes:

@@ -14,7 +14,6 @@ import asyncio
 import enum
 import random
 import struct
-from collections.abc import Iterable
 from typing import Any, Protocol
 
 from websockets.extensions.base import Extension
@@ -40,6 +39,9 @@ class Owner(Protocol):
 
     def ended(self, closed: ConnectionClosed) -> None:
         """It has ended so. Called once; nothing is received after it, and nothing can be written."""
+
+    def must_wait(self) -> None:
+        """The peer does not read: ``writable`` is false. What is written now waits here."""
 
     def may_write(self) -> None:
         """``writable`` is true again."""
@@ -281,11 +283,6 @@ class OpenSocket(asyncio.Protocol):
         if self._state is not _State.LOST:
             self.transport.write(data)
 
-    @property
-    def is_idle(self) -> bool:
-        """Nothing is gathered, and the peer reads: what is given to the transport now stands in its order."""
-        return self.writable and not self._out
-
     def pending_bytes(self) -> int:
         """What is held back, here and in the transport."""
         return 0 if self._state is _State.LOST else self.transport.get_write_buffer_size() + self._out_bytes
@@ -293,6 +290,7 @@ class OpenSocket(asyncio.Protocol):
     def pause_writing(self) -> None:
         """asyncio's: the peer does not read."""
         self.writable = False
+        self.owner.must_wait()
 
     def resume_writing(self) -> None:
         """asyncio's: it does again."""
@@ -432,12 +430,3 @@ def _give_up(waiter: asyncio.Future[float]) -> None:
         waiter.set_exception(closed_error(None, None))
         # nobody has to await a ping
         waiter.exception()
-
-
-def give_all(owner: Owner, messages: Iterable[Message], closed: ConnectionClosed | None) -> None:
-    """Tell a new owner what its predecessor has not taken."""
-    waiting = list(messages)
-    if waiting:
-        owner.received(waiting)
-    if closed is not None:
-        owner.ended(closed)

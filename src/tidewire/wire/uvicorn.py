@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
@@ -36,6 +36,8 @@ from tidewire.wire.open import OpenSocket, Owner, Shared
 from tidewire.wire.peers import abort_transport, let_kernel_judge
 
 logger = logging.getLogger("tidewire")
+
+NewOwner = TypeVar("NewOwner", bound=Owner)
 
 # what a client may send of frames before it has our answer (it should not: RFC 6455 4.1)
 _EARLY_BYTES_MAX = 64 * 1024
@@ -199,8 +201,8 @@ class Protocol(asyncio.Protocol):
         closed = self._events.closed
         return closed is not None and closed.rcvd is None and closed.sent is not None and not self._is_closed
 
-    def _hand_over(self, owner: Owner) -> OpenSocket:
-        """Give the open socket to ``owner``, which is told at once what has come and was not received yet.
+    def _hand_over(self, make: Callable[[OpenSocket], NewOwner]) -> NewOwner:
+        """Give the open socket to the owner that ``make`` gives, and tell it what has come and was not received yet.
 
         Raises ``RuntimeError`` before the application has accepted, and once it has closed.
         """
@@ -208,14 +210,14 @@ class Protocol(asyncio.Protocol):
         if socket is None or self._is_closed or self._is_handed_over:
             raise RuntimeError("only an accepted WebSocket can be handed over, and only once")
         self._is_handed_over = True
-        socket.owner = owner
+        owner = socket.owner = make(socket)
         socket.resume_reading()
         messages = self._events.take_messages()
         if messages:
             owner.received(messages)
         if self._events.closed is not None:
             owner.ended(self._events.closed)
-        return socket
+        return owner
 
     # The application
 
