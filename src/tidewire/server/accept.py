@@ -14,7 +14,7 @@ from tidewire.protocol.codes import DENIED, shorten_reason
 from tidewire.server.body import Body
 from tidewire.server.origin import OriginRule
 from tidewire.wire.connection import Connection
-from tidewire.wire.socket import ServerSocket
+from tidewire.wire.raw import RawSocket, take_socket
 
 logger = logging.getLogger("tidewire")
 
@@ -52,9 +52,10 @@ async def accept(
     if websocket.application_state is WebSocketState.CONNECTING:
         pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
         await websocket.accept(subprotocol=subprotocol, headers=pairs)
-    socket = ServerSocket(
-        websocket.scope, websocket.receive, websocket.send, subprotocol=subprotocol, max_size=max_size
-    )
+    socket = take_socket(websocket.scope, websocket.receive, websocket.send, subprotocol=subprotocol, max_size=max_size)
+    if isinstance(socket, RawSocket):
+        # the framework's object has nothing to say about it any more
+        websocket.application_state = websocket.client_state = WebSocketState.DISCONNECTED
     async with Body(socket):
         yield Connection(socket, ends_quietly=True)
 

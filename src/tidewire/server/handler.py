@@ -18,6 +18,7 @@ from tidewire.limits import CLOSE_IN_A_HURRY_S, RAW_GRACE_S, RAW_MESSAGE_BYTES_M
 from tidewire.server.body import Body
 from tidewire.server.origin import OriginRule, is_loopback, parse_authority
 from tidewire.wire.connection import Connection
+from tidewire.wire.raw import RawSocket, take_socket
 from tidewire.wire.socket import ServerSocket
 
 logger = logging.getLogger("tidewire")
@@ -65,7 +66,7 @@ class Handlers:
         self._max_size = max_size
         self._draining = False
         # open connections, to say goodbye to; each handler's task removes its own
-        self._sockets: dict[ServerSocket, Connection] = {}
+        self._sockets: dict[ServerSocket | RawSocket, Connection] = {}
 
     @property
     def connections(self) -> set[Connection]:
@@ -135,7 +136,7 @@ class Handlers:
         if (await receive())["type"] != "websocket.connect":
             return
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
-        socket = ServerSocket(scope, receive, send, subprotocol=subprotocol, max_size=self._max_size)
+        socket = take_socket(scope, receive, send, subprotocol=subprotocol, max_size=self._max_size)
         connection = self._sockets[socket] = Connection(socket)
         handler = self._any if self._handlers is None else self._handlers[scope["path"]]
         assert handler is not None

@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from fastapi import WebSocket
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from tidewire.hub.hub import Hub
 from tidewire.hub.outbox import Batch
 from tidewire.hub.policy import Latest, Log
 from tidewire.hub.subscription import Reader, Subscription
@@ -27,6 +29,13 @@ from tidewire.server.site import Site, address_of, parse_rate, parse_since_of
 from tidewire.wire.asgi import StreamLink, WebSocketLink, extension_of, means_gone
 
 logger = logging.getLogger("tidewire.server")
+
+_FAST_WAY = (
+    "WebSockets go through plain ASGI here; for many times the speed, and readers that can be cut, serve with: "
+    "uvicorn app:app --ws tidewire.wire:Protocol, or: tidewire run app:app"
+)
+# whose readers have made us say so, once for each Live
+_told: WeakSet[Hub] = WeakSet()
 
 _HEARTBEAT = Batch((plain.HEARTBEAT,), len(plain.HEARTBEAT), 0)
 
@@ -179,13 +188,27 @@ async def _follow_on_asgi(site: Site, websocket: WebSocket, asked: Asked) -> Non
     # what FastAPI handed to the WebSocket: its state machine has nothing to say about messages on an open socket,
     # and would be asked for each one (the public send where a version has no such attribute)
     send = getattr(websocket, "_send", websocket.send)
-    connection = TopicConnection(WebSocketLink(websocket.scope, send), site.limits, site.pump)
+    link = WebSocketLink(websocket.scope, send)
+    connection = TopicConnection(link, site.limits, site.pump)
     reader = _reader_of(websocket, asked, connection, AS_EVENTS)
     try:
         await websocket.accept()
     except (OSError, RuntimeError):
         return
-    await follow(site, websocket, asked, connection, reader, lambda: _listen(site, websocket, asked, connection))
+    _tell_the_fast_way(site)
+
+    async def listen() -> None:
+        link.listener = asyncio.current_task()
+        await _listen(site, websocket, asked, connection)
+
+    await follow(site, websocket, asked, connection, reader, listen)
+
+
+def _tell_the_fast_way(site: Site) -> None:
+    """Once: nobody would look for what works already."""
+    if site.hub not in _told:
+        _told.add(site.hub)
+        logging.getLogger("tidewire").info(_FAST_WAY)
 
 
 async def deny(websocket: WebSocket, refusal: Refusal) -> None:

@@ -11,6 +11,7 @@ while the connection goes on. Without the extension an application cannot abort:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from typing import Any, Protocol
 
@@ -84,12 +85,14 @@ def means_gone(error: Exception) -> bool:
 class WebSocketLink(_ServerLink):
     """Items are ready ASGI ``websocket.send`` events, shared by all readers of a batch: one send each."""
 
-    __slots__ = ("write_one",)
+    __slots__ = ("listener", "write_one")
 
     def __init__(self, scope: Scope, send: CoroutineSend) -> None:
         super().__init__(scope, send)
         # the server's or framework's own coroutine, nothing of ours around it
         self.write_one = send
+        # the task that waits in ``receive``, if there is one
+        self.listener: asyncio.Task[Any] | None = None
 
     async def write(self, items: Sequence[Event]) -> None:
         """Send each event."""
@@ -97,7 +100,10 @@ class WebSocketLink(_ServerLink):
             await self.write_one(event)
 
     async def close(self, code: int, reason: str) -> None:
-        """Send the close frame."""
+        """Send the close frame. Nobody listens any more: granian's close waits for a ``receive`` that has begun."""
+        if self.listener is not None:
+            self.listener.cancel()
+            await asyncio.wait([self.listener])
         await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
 

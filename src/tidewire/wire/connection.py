@@ -123,9 +123,10 @@ class Connection:
     async def send(self, message: Data | Pieces) -> None:
         """Send a message: ``str`` as text, bytes as binary, an iterable of either as one message in fragments.
 
-        Returns when the wire has taken it, so a peer that reads slowly slows this task and nobody else. Servers join
-        what an iterable gives, up to ``max_size``, and send it whole. Raises ``ConnectionClosed``, ``TypeError``, and
-        ``TooLarge`` for an iterable over the limit.
+        Returns when the wire has taken it, so a peer that reads slowly slows this task and nobody else. When the
+        iterable fails half-way the connection is closed with 1011. On servers other than ours what an iterable gives
+        is joined, up to ``max_size``, and sent whole. Raises ``ConnectionClosed``, ``TypeError``, and ``TooLarge``
+        for an iterable that is joined and over the limit.
         """
         if isinstance(message, str | bytes):
             await self._link.send(message)
@@ -158,10 +159,10 @@ class Connection:
             raise BadPayload(f"JSON was expected, and a message came that is none: {error}") from None
 
     def recv_streaming(self) -> AsyncIterator[str | bytes]:
-        """The next message piece by piece, as its fragments arrive: flat memory for messages of any size.
+        """The next message piece by piece, as it arrives: flat memory for messages of any size.
 
-        Read it to its end before receiving anything else. Servers get each message whole from the wire below, and
-        give it in one piece.
+        Pieces are fragments, and parts of a large frame. Read it to its end before receiving anything else. Servers
+        other than ours get each message whole from the wire below, and give it in one piece.
         """
         return self._link.receive_pieces()
 

@@ -247,28 +247,33 @@ class OpenSocket(asyncio.Protocol):
 
     # Writing
 
-    def write(self, data: bytes) -> None:
-        """Write whole frames at the end of this pass of the loop. Nothing once it is closing."""
+    def write(self, data: bytes) -> bool:
+        """Write whole frames at the end of this pass of the loop. Nothing once it is closing.
+
+        Returns whether so much had gathered that it was written already: who writes more lets the loop run first.
+        """
         if self._state is not _State.OPEN:
-            return
+            return False
         if not self._out:
             self._shared.gather(self)
         self._out.append(data)
         self._out_bytes += len(data)
-        if self._out_bytes >= _GATHER_BYTES_MAX:
-            self.flush()
+        if self._out_bytes < _GATHER_BYTES_MAX:
+            return False
+        self.flush()
+        return True
 
-    def send(self, message: str | bytes) -> None:
-        """Write a message."""
+    def send(self, message: str | bytes) -> bool:
+        """Write a message; returns what ``write`` does."""
         if self._extension is None:
-            self.write(frames.message_frame(message))
-        elif self._state is _State.OPEN:
-            self.write(frames.compressed_message(self._extension, message))
+            return self.write(frames.message_frame(message))
+        return self._state is _State.OPEN and self.write(frames.compressed_message(self._extension, message))
 
-    def send_fragment(self, piece: str | bytes, *, is_first: bool, is_last: bool) -> None:
+    def send_fragment(self, piece: str | bytes, *, is_first: bool, is_last: bool) -> bool:
         """Write a piece of a message (5.4); between the first and the last nothing else may be sent."""
-        if self._state is _State.OPEN:
-            self.write(frames.fragment(piece, self._extension, is_first=is_first, is_last=is_last))
+        if self._state is not _State.OPEN:
+            return False
+        return self.write(frames.fragment(piece, self._extension, is_first=is_first, is_last=is_last))
 
     def flush(self) -> None:
         """Write what is gathered, unless the peer does not read."""

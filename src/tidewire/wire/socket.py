@@ -7,6 +7,7 @@ own reads, and what nobody takes is bounded (CONTRACTS 9).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,14 @@ from tidewire.wire.inbox import Inbox
 if TYPE_CHECKING:
     from websockets.http11 import Request
 
+logger = logging.getLogger("tidewire")
+
 # How long a sender that finds the peer gone waits to hear from the reader how it went.
 _NEWS_S = 1.0
 
 
 class ServerSocket:
-    """The link of an accepted WebSocket (``wire.connection.Link``). ``read`` must run in a task of its own."""
+    """The link of an accepted WebSocket (``wire.connection.Link``). ``watch`` begins to read."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, *, subprotocol: str | None = None, max_size: int
@@ -52,24 +55,57 @@ class ServerSocket:
         self._is_receiving = False
         # the close frame of ours, once it is on its way
         self._sent: Close | None = None
+        # who reads, and who is told when there is nothing more to be read
+        self._reader: asyncio.Task[None] | None = None
+        self._on_end: Callable[[], None] | None = None
 
     @property
     def request(self) -> Request:
         """Made when it is asked for: most programs never do."""
         if self._request is None:
-            self._request = _request_of(self._scope)
+            self._request = request_of(self._scope)
         return self._request
 
     @property
     def shown(self) -> str:
-        """The path for messages: without the query, where tokens live, and without control characters."""
-        return ascii(self._scope["path"])[1:-1]
+        """The path for messages."""
+        return shown_path(self._scope)
+
+    @property
+    def is_ending(self) -> bool:
+        """It has ended, or our goodbye is on its way."""
+        return self.ended is not None or self._sent is not None
 
     @property
     def latency_s(self) -> float:
         """As our own server measured it; 0 on others."""
         measured = self._extension.get("latency_s")
         return 0.0 if measured is None else float(measured())
+
+    def watch(self, on_end: Callable[[], None]) -> None:
+        """Begin to read, in a task of its own, and call ``on_end`` when there is nothing more to be read."""
+        self._on_end = on_end
+        self._reader = asyncio.create_task(self._read_to_end())
+
+    async def _read_to_end(self) -> None:
+        try:
+            await self.read()
+        except Exception:
+            logger.exception("reading a WebSocket failed")
+            self._end(None)
+        if self._on_end is not None:
+            self._on_end()
+
+    def unwatch(self) -> None:
+        """Nobody is to be told any more; what comes from now on waits for whoever receives."""
+        self._on_end = None
+        self.was_read = True
+
+    async def leave(self) -> None:
+        """Read no more."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
 
     # Reading
 
@@ -196,10 +232,6 @@ class ServerSocket:
         finally:
             self._end(None)
 
-    def lose(self) -> None:
-        """The line below has failed in a way nobody foresaw."""
-        self._end(None)
-
     def abort(self) -> None:
         """Drop it, where the server lets us."""
         abort = self._extension.get("abort")
@@ -238,7 +270,13 @@ async def _join(pieces: Pieces, max_size: int) -> str | bytes | None:
     return "".join(joined) if isinstance(joined[0], str) else b"".join(joined)
 
 
-def _request_of(scope: Scope) -> Request:
+def shown_path(scope: Scope) -> str:
+    """The path for messages: without the query, where tokens live, and without control characters."""
+    return ascii(scope["path"])[1:-1]
+
+
+def request_of(scope: Scope) -> Request:
+    """The handshake request, as ``websockets`` has it."""
     from websockets.datastructures import Headers
     from websockets.http11 import Request
 

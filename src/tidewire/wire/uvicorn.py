@@ -282,7 +282,9 @@ class Protocol(asyncio.Protocol):
             if self._events.closed is not None or self._is_handed_over:
                 raise ClientDisconnected
             text = message.get("text")
-            socket.send(text if text is not None else message.get("bytes") or b"")
+            if socket.send(text if text is not None else message.get("bytes") or b""):
+                # an application that sends without end lets the loop run
+                await asyncio.sleep(0)
             return
         if self._events.goodbye is not None and not self._is_closed:
             raise ClientDisconnected
