@@ -9,6 +9,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 PY := .venv/bin/python
 DEMO_READY := .venv/.installed-demo
 DEV_READY := .venv/.installed-dev
+AUTOBAHN_READY := .venv-autobahn/.installed
 
 # ARGS goes to whatever the target runs (make test ARGS="-k hub -x"), PORT to the demo (make demo PORT=9000).
 ARGS ?=
@@ -41,6 +42,13 @@ test-system: $(DEV_READY) ## run the system tests: a real Chromium, curl and Nod
 .PHONY: interop
 interop: $(DEV_READY) ## run our client and server against those of websockets and aiohttp, and bare sockets
 	$(PY) -m pytest -m interop tests/interop $(ARGS)
+
+.PHONY: conformance conformance-full
+conformance: $(DEV_READY) $(AUTOBAHN_READY) ## run 329 cases of the Autobahn Testsuite against both sides: Python 2.7 for the suite, a C compiler
+	$(PY) -m conformance $(ARGS)
+
+conformance-full: $(DEV_READY) $(AUTOBAHN_READY) ## run all 517 cases, every one with compression too: takes long
+	$(PY) -m conformance --full $(ARGS)
 
 .PHONY: check check-lint check-format check-types check-imports
 check: check-lint check-format check-types check-imports ## lint, format, strict types and import contracts (-k: all, even after a failure)
@@ -82,7 +90,7 @@ constraints: ## pin the newest versions that fit into constraints.txt (needs Pyt
 
 .PHONY: clean
 clean: ## remove .venv, caches and build results
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-autobahn build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------- installation, once
@@ -99,3 +107,7 @@ $(DEMO_READY): pyproject.toml constraints.txt scripts/install.sh
 
 $(DEV_READY): pyproject.toml constraints.txt scripts/install.sh
 	@sh scripts/install.sh dev
+
+# The Autobahn Testsuite, which needs a Python of its own (PYTHON27=/path/to/python2.7 says which).
+$(AUTOBAHN_READY): conformance/requirements.txt conformance/requirements-virtualenv.txt scripts/autobahn.sh | $(DEV_READY)
+	@sh scripts/autobahn.sh

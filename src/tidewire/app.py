@@ -69,7 +69,10 @@ class Live:
 
     ``origins``: pages of other sites that may use it, as browsers send them (``https://app.example.com``); drives
     CORS too. ``trusted_proxies``: peer addresses whose ``X-Forwarded-Host`` counts. ``isolated``: this process
-    is on its own on purpose (see ``SeveralProcesses``). ``broker``, ``clock`` and ``limits`` replace the defaults.
+    is on its own on purpose (see ``SeveralProcesses``). ``flush_window_s``: what is published within this time after a
+    flush goes out together; when nothing was, the next message goes out at once. ``takeover``: on a stock uvicorn, take
+    its sockets over, for the speed of our own wire without ``--ws tidewire.wire:Protocol``; it reaches into uvicorn, so
+    only on versions it was tested with (docs/running.md). ``broker``, ``clock`` and ``limits`` replace the defaults.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Live:
         clock: Clock | None = None,
         flush_window_s: float = 0.001,
         isolated: bool = False,
+        takeover: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self._isolated = isolated
@@ -92,6 +96,10 @@ class Live:
         self._site = Site(
             self._hub, self._gate, self._publisher, self.limits, OriginRule(tuple(origins)), tuple(trusted_proxies)
         )
+        if takeover:
+            from tidewire.wire.takeover import TakeOver
+
+            self._site.take_over = TakeOver().of
         self.router: APIRouter = make_router(self._site, self.lifespan)
         self._soon = _Soon(self)
         self._runs = Runs(self._hub, self._gate, self._publisher, self.limits)

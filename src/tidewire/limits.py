@@ -50,6 +50,8 @@ class Limits:
     """What may gather unflushed before a publisher yields to the event loop."""
     gather_messages_max: int = 256
     """The same, counted in messages."""
+    flush_writes_max: int = 400
+    """Readers that one pass of the event loop writes to; one write of 8 KiB counts twice. The others have the next."""
     page_messages_max: int = 256
     """Messages of history read and handed over at a time while a subscriber catches up."""
     read_bytes_max: int = 4 * MIB

@@ -83,6 +83,12 @@ class FakeReader:
 
     def wake(self) -> None:
         self.wakes += 1
+        self.ready = False
+
+    def rest(self) -> bool:
+        """The writer sleeps if there is nothing to be written: a flush may write past the outbox."""
+        self.ready = not self._outbox.busy and not self._outbox.closed and self.end is None
+        return self.ready
 
     def opened(self, subscription: Subscription, how: Opened) -> None:
         self._outbox.put(Batch((how,), 0, 0))

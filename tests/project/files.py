@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_NOT_OURS = {".git", ".venv", "build", "dist", "results", "__pycache__", "node_modules"}
+_NOT_OURS = {".git", ".venv", ".venv-autobahn", "build", "dist", "results", "__pycache__", "node_modules"}
 
 
 def project_files() -> list[Path]:

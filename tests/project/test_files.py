@@ -64,7 +64,10 @@ def test_the_changelog_knows_this_version() -> None:
     assert re.search(rf"^## \[?{re.escape(version)}\b", changelog, re.MULTILINE), f"CHANGELOG.md: no '## {version}'"
 
 
-@pytest.mark.parametrize("name", [".ci/run", "scripts/install.sh", "scripts/need-tools.sh", "scripts/constraints.sh"])
+@pytest.mark.parametrize(
+    "name",
+    [".ci/run", "scripts/autobahn.sh", "scripts/install.sh", "scripts/need-tools.sh", "scripts/constraints.sh"],
+)
 def test_scripts_may_be_executed(name: str) -> None:
     assert os.access(ROOT / name, os.X_OK)
 

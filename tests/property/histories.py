@@ -39,6 +39,7 @@ LIMITS = Limits(
     gather_messages_max=5,
     gather_bytes_max=60,
     rates_per_topic_max=2,
+    flush_writes_max=2,
 )
 
 
@@ -79,7 +80,14 @@ class World:
 
     async def run(self) -> None:
         await self.hub.start()
-        steps = [self.publish] * 8 + [self.read] * 6 + [self.come] * 2 + [self.turn] * 3 + [self.carry] * 4
+        steps = (
+            [self.publish] * 8
+            + [self.read] * 6
+            + [self.come] * 2
+            + [self.turn] * 3
+            + [self.carry] * 4
+            + [self.rest] * 4
+        )
         steps += [self.vanish, self.come_back, self.pass_time, self.pass_time]
         for _ in range(self.rng.randrange(20, 70)):
             await self.rng.choice(steps)()
@@ -156,6 +164,12 @@ class World:
     async def read(self) -> None:
         if self.clients:
             self.rng.choice(self.clients).reader.take(self.rng.randrange(1, 4))
+
+    async def rest(self) -> None:
+        """Readers that have taken everything are ready: flushes write past their outboxes."""
+        for client in self.clients:
+            if self.rng.random() < 0.7:
+                client.reader.rest()
 
     async def vanish(self) -> None:
         if self.clients and self.rng.random() < 0.7:

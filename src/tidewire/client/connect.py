@@ -49,6 +49,7 @@ def connect(
     subprotocols: Sequence[str] = (),
     ssl: tls.SSLContext | None = None,
     proxy: str | Literal[True] | None = True,
+    compression: Literal["deflate"] | None = None,
     max_size: int = RAW_MESSAGE_BYTES_MAX,
     open_timeout_s: float = 10.0,
     close_timeout_s: float = 10.0,
@@ -82,8 +83,9 @@ def connect(
 
     ``url``: ws or wss; http and https mean the same. ``headers``: a mapping or pairs. ``origin``: for servers that ask
     for one. ``subprotocols``: in the order of preference. ``ssl``: a client's context, by default the system's trust.
-    ``proxy``: a URL, True for the system's (never for loopback), None for none. ``max_size``: bytes of one message; a
-    larger one closes with 1009, naming both numbers. ``open_timeout_s``: for the whole handshake.
+    ``proxy``: a URL, True for the system's (never for loopback), None for none. ``compression="deflate"``: offer the
+    server to compress messages (RFC 7692). ``max_size``: bytes of one message, inflated; a larger one closes with
+    1009, naming both numbers. ``open_timeout_s``: for the whole handshake.
 
     Raises ``BadURL`` and ``ValueError`` here; connecting raises ``NothingListens`` (also a ``ConnectionRefusedError``),
     ``NoAnswer`` (also a ``TimeoutError``), ``Refused``, ``NotAWebSocket``.
@@ -105,6 +107,7 @@ def connect(
         close_timeout_s,
         ping_interval_s,
         ping_timeout_s,
+        compression,
         RAW_HINTS,
     )
     return Connecting(call, policy, backoff or Backoff())

@@ -66,6 +66,7 @@ class Call:
     close_timeout_s: float = 10.0
     ping_interval_s: float = PING_S
     ping_timeout_s: float = PING_S
+    compression: Literal["deflate"] | None = None
     hints: Mapping[int, str] = field(default_factory=lambda: TOPIC_HINTS)
 
     @property
@@ -106,7 +107,7 @@ async def _open(call: Call) -> ClientConnection:
         additional_headers=list(call.headers),
         origin=None if call.origin is None else Origin(call.origin),
         subprotocols=[Subprotocol(name) for name in call.subprotocols] or None,
-        compression=None,
+        compression=call.compression,
         proxy=call.proxy,
         open_timeout=call.open_timeout_s,
         close_timeout=call.close_timeout_s,

@@ -131,6 +131,9 @@ class ClientSocket:
                     self.abort()
                 raise
 
+    def take_ready(self) -> None:
+        """None: the library gives nothing without waiting."""
+
     async def receive(self) -> str | bytes:
         """The next message; what came while we closed is given before the end."""
         from websockets.exceptions import ConnectionClosed as LibraryClosed

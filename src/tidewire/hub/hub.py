@@ -24,8 +24,6 @@ logger = logging.getLogger("tidewire.hub")
 # How often a publisher that got ahead lets the event loop run before it goes on regardless. Each pass lets
 # every reader that shares the loop take what its socket holds.
 _YIELD_PASSES_MAX = 16
-# What one pass of the event loop writes of a flush, in small writes: a few milliseconds.
-_WRITES_PER_PASS = 400
 
 
 class Hub:
@@ -203,7 +201,7 @@ class Hub:
 
     def _turn(self) -> None:
         """Write to as many readers as one pass of the loop may, topic after topic in turn."""
-        budget = _WRITES_PER_PASS
+        budget = self.limits.flush_writes_max
         while self._due and budget > 0:
             fanout = next(iter(self._due))
             del self._due[fanout]

@@ -7,7 +7,7 @@ import socket
 import ssl as tls
 from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from tidewire.limits import RAW_MESSAGE_BYTES_MAX
 from tidewire.server.handler import Handler, Handlers
@@ -24,6 +24,7 @@ def serve(
     ssl: tls.SSLContext | None = None,
     origins: Sequence[str | None] | None = None,
     subprotocols: Sequence[str] = (),
+    compression: Literal["deflate"] | None = None,
     max_size: int = RAW_MESSAGE_BYTES_MAX,
     ping_interval_s: float = 20.0,
     ping_timeout_s: float = 20.0,
@@ -44,7 +45,8 @@ def serve(
     ``host``: "" or None for every address this machine has. ``port``: 0 for a free one, the same on every address.
     ``ssl``: a server's context makes it ``wss``. ``origins``: pages of other sites that may connect, as browsers send
     them, "*" for all; programs that send no Origin may always. ``subprotocols``: the first of these that the client
-    offers. ``max_size``: bytes of one message; a larger one closes with 1009, naming both numbers.
+    offers. ``compression="deflate"``: compress messages with clients that offer it (RFC 7692); it saves bytes and costs
+    time and memory. ``max_size``: bytes of one message, inflated; a larger one closes with 1009, naming both numbers.
     ``ping_interval_s``, ``ping_timeout_s``: a peer that answers no ping is dropped.
 
     No signal is handled here (``run`` does). Raises ``ValueError`` without a port; entering or awaiting it raises
@@ -55,6 +57,7 @@ def serve(
     app = Handlers(handler, host=host or "", origins=origins, subprotocols=subprotocols, max_size=max_size)
     options: dict[str, object] = {
         "ws_max_size": max_size,
+        "ws_per_message_deflate": compression == "deflate",
         "ws_ping_interval": ping_interval_s,
         "ws_ping_timeout": ping_timeout_s,
         # whoever embeds a server has set up logging, or does not want any

@@ -7,8 +7,9 @@ import hashlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.requests import HTTPConnection
 
@@ -45,6 +46,10 @@ class Site:
     addresses: Counter[str] = field(default_factory=Counter)
     # no new reader is let in any more
     draining: bool = False
+    # finds what hands the socket over that an ASGI ``receive`` belongs to, on a server without our extension
+    take_over: Callable[[Any], Callable[..., Any] | None] | None = None
+    # the log says how to get the fast wire
+    is_fast_way_told: bool = False
 
     def find(self, connection: HTTPConnection) -> tuple[str, Declaration] | Refusal:
         """The topic that the URL names, and its declaration."""

@@ -6,14 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
-from weakref import WeakSet
 
 from fastapi import WebSocket
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from tidewire.hub.hub import Hub
 from tidewire.hub.outbox import Batch
 from tidewire.hub.policy import Latest, Log
 from tidewire.hub.subscription import Reader, Subscription
@@ -34,9 +32,6 @@ _FAST_WAY = (
     "WebSockets go through plain ASGI here; for many times the speed, and readers that can be cut, serve with: "
     "uvicorn app:app --ws tidewire.wire:Protocol, or: tidewire run app:app"
 )
-# whose readers have made us say so, once for each Live
-_told: WeakSet[Hub] = WeakSet()
-
 _HEARTBEAT = Batch((plain.HEARTBEAT,), len(plain.HEARTBEAT), 0)
 
 
@@ -156,15 +151,21 @@ async def serve_websocket(site: Site, websocket: WebSocket) -> None:
     if isinstance(asked, Refusal):
         await deny(websocket, asked)
         return
-    hand_over = extension_of(websocket.scope).get("hand_over")
-    if hand_over is None:
-        await _follow_on_asgi(site, websocket, asked)
-        return
     try:
         await websocket.accept()
     except (OSError, RuntimeError):
         return
-    _follow_on_socket(site, websocket, asked, hand_over)
+    hand_over = extension_of(websocket.scope).get("hand_over") or _take_over(site, websocket)
+    if hand_over is not None:
+        _follow_on_socket(site, websocket, asked, hand_over)
+    else:
+        await _follow_on_asgi(site, websocket, asked)
+
+
+def _take_over(site: Site, websocket: WebSocket) -> Callable[..., Any] | None:
+    """What takes the socket over from a stock uvicorn, where the application has asked for that."""
+    receive = getattr(websocket, "_receive", None)
+    return None if site.take_over is None or receive is None else site.take_over(receive)
 
 
 def _follow_on_socket(site: Site, websocket: WebSocket, asked: Asked, hand_over: Callable[..., Any]) -> None:
@@ -191,10 +192,6 @@ async def _follow_on_asgi(site: Site, websocket: WebSocket, asked: Asked) -> Non
     link = WebSocketLink(websocket.scope, send)
     connection = TopicConnection(link, site.limits, site.pump)
     reader = _reader_of(websocket, asked, connection, AS_EVENTS)
-    try:
-        await websocket.accept()
-    except (OSError, RuntimeError):
-        return
     _tell_the_fast_way(site)
 
     async def listen() -> None:
@@ -206,8 +203,8 @@ async def _follow_on_asgi(site: Site, websocket: WebSocket, asked: Asked) -> Non
 
 def _tell_the_fast_way(site: Site) -> None:
     """Once: nobody would look for what works already."""
-    if site.hub not in _told:
-        _told.add(site.hub)
+    if not site.is_fast_way_told:
+        site.is_fast_way_told = True
         logging.getLogger("tidewire").info(_FAST_WAY)
 
 

@@ -7,7 +7,7 @@ The names and meanings are those of ``websockets``' ``Connection``, so that prog
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from tidewire.errors import BadPayload, Close, ConnectionClosed, ConnectionClosedOK
@@ -43,11 +43,14 @@ class Link(Protocol):
     def ended(self) -> ConnectionClosed | None:
         """How it ended; None while it is open."""
 
-    async def send(self, message: str | bytes) -> None:
+    def send(self, message: str | bytes) -> Coroutine[Any, Any, None]:
         """Send one message; returns when the wire has taken it, so a slow peer slows its sender."""
 
     async def send_pieces(self, pieces: Pieces) -> None:
         """Send one message made of pieces of one kind, fragmented where the side can."""
+
+    def take_ready(self) -> str | bytes | None:
+        """The next message if it is there already, for a loop that need not wait; None: use ``receive``."""
 
     async def receive(self) -> str | bytes:
         """The next message. What came before the end is given before the end is raised; cancelling loses nothing."""
@@ -120,7 +123,7 @@ class Connection:
         """The reason it ended with, often empty; None while it is open."""
         return None if self._link.ended is None else self._link.ended.reason
 
-    async def send(self, message: Data | Pieces) -> None:
+    def send(self, message: Data | Pieces) -> Coroutine[Any, Any, None]:
         """Send a message: ``str`` as text, bytes as binary, an iterable of either as one message in fragments.
 
         Returns when the wire has taken it, so a peer that reads slowly slows this task and nobody else. When the
@@ -129,8 +132,12 @@ class Connection:
         for an iterable that is joined and over the limit.
         """
         if isinstance(message, str | bytes):
-            await self._link.send(message)
-        elif isinstance(message, bytearray | memoryview):
+            # the link's own coroutine: one less on the way of every message
+            return self._link.send(message)
+        return self._send_other(message)
+
+    async def _send_other(self, message: Data | Pieces) -> None:
+        if isinstance(message, bytearray | memoryview):
             await self._link.send(bytes(message))
         elif isinstance(message, Mapping) or not isinstance(message, Iterable | AsyncIterable):
             kind = type(message).__name__
@@ -167,9 +174,11 @@ class Connection:
         return self._link.receive_pieces()
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        link = self._link
         try:
             while True:
-                yield await self._link.receive()
+                message = link.take_ready()
+                yield await link.receive() if message is None else message
         except ConnectionClosed as closed:
             if not self._ends_quietly and not isinstance(closed, ConnectionClosedOK):
                 raise

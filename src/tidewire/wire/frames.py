@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import codecs
 import struct
-from typing import Any, Final, NamedTuple, TypeAlias
+import zlib
+from typing import Any, Final, TypeAlias
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.base import Extension
@@ -23,7 +24,7 @@ from websockets.frames import Frame, Opcode
 
 from tidewire.errors import Close
 from tidewire.limits import FRAGMENTS_MAX
-from tidewire.protocol.codes import may_be_sent
+from tidewire.protocol.codes import may_be_sent, shorten_reason
 
 try:
     from websockets.speedups import apply_mask
@@ -48,15 +49,32 @@ WHOLE_BYTES_MAX: Final = 64 * 1024
 """A frame up to this size is given whole; of a larger one pieces are given as they come."""
 # declared sizes of compressed frames may exceed those of their content by what deflate adds to what it cannot compress
 _DEFLATE_SLACK_BYTES: Final = 1024
+# behind the end of a compressed stream: the rest of an empty block, and what is appended to every message
+_BEHIND_END_BYTES_MAX: Final = 5
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
-class Part(NamedTuple):
+class Part:
     """A piece of a message that comes in several; text is cut between characters. The last one may be empty."""
 
-    data: str | bytes
-    is_last: bool
+    __slots__ = ("data", "is_last")
+
+    def __init__(self, data: str | bytes, is_last: bool) -> None:
+        self.data = data
+        self.is_last = is_last
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Part) and (self.data, self.is_last) == (other.data, other.is_last)
+
+    def __hash__(self) -> int:
+        return hash((self.data, self.is_last))
+
+    def __repr__(self) -> str:
+        return f"Part({self.data!r}, {self.is_last})"
 
 
 Message: TypeAlias = "str | bytes | Part"
@@ -328,7 +346,22 @@ class Reader:
             raise _Broken(1009, f"message exceeds, inflated, the limit of {self._max_size} bytes") from None
         except ProtocolError:
             raise _Broken(1002, "what is compressed cannot be inflated") from None
+        self._check_end(is_last)
         return bytes(inflated)
+
+    def _check_end(self, is_last: bool) -> None:
+        """A peer may end its compressed stream with a message (RFC 7692 7.2.3.4); its next one begins another.
+
+        zlib gives nothing of what comes behind such an end, and keeps it.
+        """
+        extension: Any = self._extension
+        decoder = getattr(extension, "decoder", None)
+        if decoder is None or not decoder.eof:
+            return
+        if len(decoder.unused_data) > _BEHIND_END_BYTES_MAX:
+            raise _Broken(1002, "something stands behind the end of what is compressed")
+        if is_last:
+            extension.decoder = zlib.decompressobj(wbits=-extension.remote_max_window_bits)
 
     def _take_control(self, opcode: int, payload: bytes) -> None:
         if opcode != CLOSE:
@@ -426,10 +459,16 @@ def frame(first: int, payload: bytes) -> bytes:
     return head(first, len(payload)) + payload
 
 
+_SMALL_TEXT_HEADS: Final = [head(WHOLE_TEXT, size) for size in range(126)]
+
+
 def message_frame(message: str | bytes) -> bytes:
     """A whole message in one frame: ``str`` as text, ``bytes`` as binary."""
     if isinstance(message, str):
-        return frame(WHOLE_TEXT, message.encode())
+        payload = message.encode()
+        if len(payload) < 126:
+            return _SMALL_TEXT_HEADS[len(payload)] + payload
+        return frame(WHOLE_TEXT, payload)
     return frame(WHOLE_BINARY, message)
 
 
@@ -464,7 +503,14 @@ def pong_frame(payload: bytes) -> bytes:
 
 
 def close_frame(close: Close) -> bytes:
-    """A close frame (5.5.1); 1005 is the word for one without a code."""
+    """A close frame (5.5.1); 1005 is the word for one without a code. A reason that does not fit is cut.
+
+    Raises ``ValueError`` for a code that none may carry.
+    """
     if close.code == _NO_CODE:
         return frame(_FIN | CLOSE, b"")
-    return frame(_FIN | CLOSE, struct.pack("!H", close.code) + close.reason.encode())
+    if not may_be_sent(close.code):
+        raise ValueError(
+            f"no close frame carries {close.code}: use 1000, 1001, 1008, 1011, or 3000 to 4999 (RFC 6455 7.4)"
+        )
+    return frame(_FIN | CLOSE, struct.pack("!H", close.code) + shorten_reason(close.reason).encode())

@@ -25,6 +25,8 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _DEFLATE = "permessage-deflate"
 # what may not stand in a header: it would end it, or make another one (RFC 9110 5.5)
 _ENDS_HEADER = re.compile(rb"[\r\n\x00]")
+# what an absolute-form target begins with, up to its path
+_AUTHORITY = re.compile(rb"[^/?]*://[^/?]*")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -89,10 +91,9 @@ def _split_header(line: bytes) -> tuple[bytes, bytes]:
 def _split_target(target: bytes) -> tuple[bytes, str, bytes]:
     """Path as it came, path and query of an origin-form or absolute-form target (RFC 9112 3.2)."""
     if not target.startswith(b"/"):
-        _, scheme_end, rest = target.partition(b"://")
-        slash = rest.find(b"/")
-        target = rest[slash:] if scheme_end and slash >= 0 else b"/"
+        target = _AUTHORITY.sub(b"", target, count=1)
     raw_path, _, query = target.partition(b"?")
+    raw_path = raw_path if raw_path.startswith(b"/") else b"/"
     try:
         return raw_path, unquote(raw_path.decode("ascii")), query.decode("ascii").encode()
     except UnicodeDecodeError:
@@ -155,8 +156,11 @@ def accept_response(
 
 
 def response(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """Any other answer; the connection ends with it. Raises ``ValueError`` as ``accept_response`` does."""
-    given = [(name.lower(), value) for name, value in headers]
+    """Any other answer; the connection ends with it. Raises ``ValueError`` as ``accept_response`` does.
+
+    The body is here, whole: what the application has said of sending it in chunks is left out.
+    """
+    given = [(name.lower(), value) for name, value in headers if name.lower() != b"transfer-encoding"]
     names = {name for name, _ in given}
     defaults = [
         (b"date", email.utils.formatdate(usegmt=True).encode()),

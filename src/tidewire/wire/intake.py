@@ -32,10 +32,10 @@ class Intake:
         "_over",
         "_rooms",
         "_socket",
-        "_waiting",
         "closed",
         "dropped",
         "on_end",
+        "waiting",
         "was_read",
     )
 
@@ -48,7 +48,8 @@ class Intake:
         # messages that came to nobody
         self.dropped = 0
         self._socket = socket
-        self._waiting: deque[Message] = deque()
+        # oldest first; ``take`` takes from it
+        self.waiting: deque[Message] = deque()
         self._bytes = 0
         # made when the first message in pieces is received whole
         self._assembler: Assembler | None = None
@@ -66,9 +67,8 @@ class Intake:
         """Keep these for the receiver."""
         if not self.was_read or self._socket.sent is not None:
             messages = [message for message in messages if self._has_room(message)]
-        self._waiting.extend(messages)
-        for message in messages:
-            self._bytes += len(message.data) if isinstance(message, Part) else len(message)
+        self.waiting.extend(messages)
+        self._bytes += sum(map(len, messages))
         if self.was_read and self._is_full:
             self._is_paused = True
             self._socket.pause_reading()
@@ -77,7 +77,7 @@ class Intake:
 
     @property
     def _is_full(self) -> bool:
-        return len(self._waiting) >= INBOX_MESSAGES_MAX or self._bytes >= INBOX_BYTES_MAX
+        return len(self.waiting) >= INBOX_MESSAGES_MAX or self._bytes >= INBOX_BYTES_MAX
 
     def _has_room(self, message: Message) -> bool:
         """Whether to keep a message that perhaps nobody will receive; half a message is not kept."""
@@ -89,10 +89,8 @@ class Intake:
             return True
         if not self.was_read:
             self.dropped += 1
-        while self._waiting and isinstance(self._waiting[-1], Part) and not self._waiting[-1].is_last:
-            begun = self._waiting.pop()
-            assert isinstance(begun, Part)
-            self._bytes -= len(begun.data)
+        while self.waiting and isinstance(self.waiting[-1], Part) and not self.waiting[-1].is_last:
+            self._bytes -= len(self.waiting.pop())
         self._is_dropping = not is_last
         return False
 
@@ -119,11 +117,11 @@ class Intake:
 
     def take(self) -> Message | None:
         """The oldest message, or piece of one; None when nothing waits."""
-        if not self._waiting:
+        if not self.waiting:
             return None
-        message = self._waiting.popleft()
-        self._bytes -= len(message.data) if isinstance(message, Part) else len(message)
-        if self._is_paused and len(self._waiting) <= _MESSAGES_LOW and self._bytes <= _BYTES_LOW:
+        message = self.waiting.popleft()
+        self._bytes -= len(message)
+        if self._is_paused and len(self.waiting) <= _MESSAGES_LOW and self._bytes <= _BYTES_LOW:
             self._is_paused = False
             self._socket.resume_reading()
         return message
@@ -145,7 +143,7 @@ class Intake:
 
     async def wait_news(self) -> None:
         """Return when something has come, or it has ended. One at a time."""
-        if self._waiting or self.closed is not None:
+        if self.waiting or self.closed is not None:
             return
         self._news = asyncio.get_running_loop().create_future()
         try:

@@ -110,6 +110,7 @@ class OpenSocket(asyncio.Protocol):
         "_shared",
         "_state",
         "_unread_pongs_bytes",
+        "is_open",
         "latency_s",
         "owner",
         "spoke",
@@ -136,6 +137,8 @@ class OpenSocket(asyncio.Protocol):
         self.spoke = 0
         self._shared = shared
         self._state = _State.OPEN
+        # the same as a plain attribute: looked at for every message
+        self.is_open = True
         self._reader = Reader(max_size=max_size, extension=extension)
         self._extension = extension
         # whole frames, gathered until the end of this pass or until the peer reads
@@ -167,11 +170,6 @@ class OpenSocket(asyncio.Protocol):
             self.data_received(early)
 
     @property
-    def is_open(self) -> bool:
-        """Neither side has closed."""
-        return self._state is _State.OPEN
-
-    @property
     def sent(self) -> Close | None:
         """The close frame of ours, once it is on its way."""
         return self._sent
@@ -182,8 +180,7 @@ class OpenSocket(asyncio.Protocol):
         """asyncio's: bytes have come."""
         if self._state >= _State.DISCARDING:
             if self._state is _State.DISCARDING:
-                # the line is closed when it has gone quiet, and before its time is over
-                self._close_when_quiet()
+                self._discard(data)
             return
         reader = self._reader
         messages = reader.feed(data)
@@ -252,7 +249,7 @@ class OpenSocket(asyncio.Protocol):
 
         Returns whether so much had gathered that it was written already: who writes more lets the loop run first.
         """
-        if self._state is not _State.OPEN:
+        if not self.is_open:
             return False
         if not self._out:
             self._shared.gather(self)
@@ -267,7 +264,7 @@ class OpenSocket(asyncio.Protocol):
         """Write a message; returns what ``write`` does."""
         if self._extension is None:
             return self.write(frames.message_frame(message))
-        return self._state is _State.OPEN and self.write(frames.compressed_message(self._extension, message))
+        return self.is_open and self.write(frames.compressed_message(self._extension, message))
 
     def send_fragment(self, piece: str | bytes, *, is_first: bool, is_last: bool) -> bool:
         """Write a piece of a message (5.4); between the first and the last nothing else may be sent."""
@@ -323,13 +320,17 @@ class OpenSocket(asyncio.Protocol):
 
     # Ending
 
+    def _turn_to(self, state: _State) -> None:
+        self._state = state
+        self.is_open = False
+
     def close(self, code: int, reason: str = "", *, patience_s: float = limits.RAW_CLOSE_S) -> None:
         """Say goodbye behind what is written, and wait so long for the peer's close frame. Twice is nothing."""
         if self._state is not _State.OPEN:
             return
         self._sent = Close(code, reason)
         self._out.append(frames.close_frame(self._sent))
-        self._state = _State.CLOSING
+        self._turn_to(_State.CLOSING)
         self.flush()
         self._shared.wheel.set(self, patience_s)
         self.resume_reading()
@@ -368,7 +369,7 @@ class OpenSocket(asyncio.Protocol):
         if self._state is _State.OPEN:
             self._sent = failure
             self._out.append(frames.close_frame(failure))
-        self._state = _State.DISCARDING
+        self._turn_to(_State.DISCARDING)
         if self._out:
             self._write_out()
         self.resume_reading()
@@ -376,13 +377,21 @@ class OpenSocket(asyncio.Protocol):
         self._close_when_quiet()
         self._tell(closed_error(None, self._sent))
 
+    def _discard(self, data: bytes) -> None:
+        """The line is closed when it has gone quiet, and before its time is over."""
+        if len(data) >= 6 and data[0] == 0x88 and len(data) == 6 + (data[1] & 0x7F):
+            # a whole close frame, the answer to ours: nothing comes after it (5.5.1, 7.1.1)
+            self._close_transport()
+        else:
+            self._close_when_quiet()
+
     def _close_when_quiet(self) -> None:
         left_s = self._lingers_until - self._shared.clock.now()
         self._shared.wheel.set(self, max(0.0, min(limits.REFUSED_QUIET_S, left_s)))
 
     def _close_transport(self) -> None:
         """Everything is said: close once the peer has taken it, or its time is over."""
-        self._state = _State.CLOSED
+        self._turn_to(_State.CLOSED)
         if self._out:
             self._write_out()
         self._shared.wheel.set(self, limits.RAW_CLOSE_S)
@@ -418,7 +427,7 @@ class OpenSocket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio's: there is no line any more. One that went down without a close frame was cut."""
-        self._state = _State.LOST
+        self._turn_to(_State.LOST)
         self.writable = False
         self._out.clear()
         self._out_bytes = 0

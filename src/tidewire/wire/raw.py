@@ -123,6 +123,17 @@ class RawSocket:
 
     # Reading
 
+    def take_ready(self) -> str | bytes | None:
+        """The next message if it is there and whole: nobody has to wait for it. None: use ``receive``."""
+        intake = self._intake
+        if not intake.waiting or self._is_receiving or self._rest_of_pieces or not intake.was_read:
+            return None
+        if isinstance(intake.waiting[0], Part):
+            return None
+        message = intake.take()
+        assert not isinstance(message, Part)
+        return message
+
     async def receive(self) -> str | bytes:
         """The next message; raises how it ended when there is none left."""
         self._begin_receiving()
@@ -181,16 +192,20 @@ class RawSocket:
 
     async def send(self, message: str | bytes) -> None:
         """Send one message."""
-        if self._fragmenting is not None and self._fragmenting.locked():
-            async with self._fragmenting:
-                pass
         socket = self._socket
-        if not socket.writable:
-            await self._intake.wait_room()
-        self._check_open()
+        if not socket.writable or self._fragmenting is not None:
+            await self._wait_turn()
+        if not socket.is_open:
+            self._check_open()
         if socket.send(message):
             # it has just been written: a sender that never waits lets the loop run
             await asyncio.sleep(0)
+
+    async def _wait_turn(self) -> None:
+        if self._fragmenting is not None and self._fragmenting.locked():
+            async with self._fragmenting:
+                pass
+        await self._intake.wait_room()
 
     def _check_open(self) -> None:
         if self._intake.closed is not None:

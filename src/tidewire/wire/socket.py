@@ -144,6 +144,9 @@ class ServerSocket:
             return closed_error(None, close)
         return closed_error(close, close, received_first=True)
 
+    def take_ready(self) -> None:
+        """None: ask ``receive``."""
+
     async def receive(self) -> str | bytes:
         """The next message; raises how it ended when there is none left."""
         if self._is_receiving:

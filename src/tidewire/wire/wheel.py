@@ -29,43 +29,49 @@ class Timed(Protocol):
 class Wheel:
     """Deadlines of many. Thousands due at one spoke are called in several passes of the loop."""
 
-    __slots__ = ("_armed", "_clock", "_order", "_spokes", "_timer")
+    __slots__ = ("_armed", "_clock", "_n", "_order", "_spokes", "_timer")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._spokes: dict[int, dict[Timed, None]] = {}
-        # a heap of the spokes; those that nobody stands at any more are still in it
+        # a heap of the spokes, those that nobody stands at any more among them
         self._order: list[int] = []
+        # how many stand somewhere
+        self._n = 0
         self._timer: Timer | None = None
         # the spoke that the timer is set for; 0: none
         self._armed = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._spokes.values()))
+        return self._n
 
     def set(self, one: Timed, delay_s: float) -> None:
         """Call ``one.on_time`` in ``delay_s`` seconds, and not at the deadline it had before."""
         spoke = max(1, math.ceil((self._clock.now() + delay_s) / SPOKE_S))
         if one.spoke == spoke:
             return
-        self.clear(one)
+        self._leave(one)
         one.spoke = spoke
         here = self._spokes.get(spoke)
         if here is None:
             here = self._spokes[spoke] = {}
             heapq.heappush(self._order, spoke)
         here[one] = None
+        self._n += 1
         if not self._armed or spoke < self._armed:
             self._arm(spoke)
 
     def clear(self, one: Timed) -> None:
         """``one`` has no deadline any more; twice is nothing."""
+        self._leave(one)
+        if not self._n:
+            self._stop()
+
+    def _leave(self, one: Timed) -> None:
         if one.spoke:
-            here = self._spokes[one.spoke]
-            del here[one]
-            if not here:
-                del self._spokes[one.spoke]
+            del self._spokes[one.spoke][one]
             one.spoke = 0
+            self._n -= 1
 
     def _arm(self, spoke: int) -> None:
         if self._timer is not None:
@@ -73,25 +79,41 @@ class Wheel:
         self._armed = spoke
         self._timer = self._clock.call_later(max(0.0, spoke * SPOKE_S - self._clock.now()), self._turn)
 
-    def _turn(self) -> None:
+    def _stop(self) -> None:
+        """Nobody is here."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._armed = None, 0
-        now = math.floor(self._clock.now() / SPOKE_S)
+        self._spokes.clear()
+        self._order.clear()
+
+    def _turn(self) -> None:
+        is_done = True
+        try:
+            is_done = self._call_due()
+        finally:
+            # also when somebody has raised: the others have their turn
+            if not is_done:
+                self._clock.call_soon(self._turn)
+            elif self._n:
+                self._arm(self._order[0])
+            else:
+                self._stop()
+
+    def _call_due(self) -> bool:
+        """Call those whose time has come; False when there are more than one pass may call."""
+        now = self._clock.now()
         calls = 0
-        while self._order and self._order[0] <= now:
-            here = self._spokes.get(self._order[0])
+        # not by division: 4.3 / 0.1 is less than 43
+        while self._order and self._order[0] * SPOKE_S <= now:
+            here = self._spokes[self._order[0]]
             if not here:
-                heapq.heappop(self._order)
+                del self._spokes[heapq.heappop(self._order)]
                 continue
             if calls == _CALLS_PER_PASS:
-                self._clock.call_soon(self._turn)
-                return
+                return False
             calls += 1
             one = next(reversed(here))
-            self.clear(one)
+            self._leave(one)
             one.on_time()
-        while self._order and self._order[0] not in self._spokes:
-            heapq.heappop(self._order)
-        if self._order:
-            self._arm(self._order[0])
+        return True
