@@ -131,7 +131,15 @@ class Server:
 
     def command(self, timeout_s: float, **command: object) -> dict[str, Any]:
         """Send a command (see contenders/harness.py) and return its answer; ``TimeoutError`` when it is late."""
+        self.begin(**command)
+        return self.answer(timeout_s)
+
+    def begin(self, **command: object) -> None:
+        """Send a command whose answer is fetched with ``answer``."""
         self._process.send(json.dumps(command))
+
+    def answer(self, timeout_s: float) -> dict[str, Any]:
+        """The answer to what was begun; ``TimeoutError`` when it is late."""
         answer = self._process.read(timeout_s)
         if "error" in answer:
             raise BenchmarkError(f"{self._process.name}: {answer['error']}\n{self._process.log_tail()}")

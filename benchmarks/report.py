@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.contenders import BASELINE, CONTENDERS
+from benchmarks.contenders import CONTENDERS
+BASELINE='connection_manager'
 
 Measurement = dict[str, Any]
 

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.run fanout|memory|fixed-rate|import|all [--quick]``.
+"""``python -m benchmarks.run SCENARIO|all [--quick] [--rounds N] [--contender NAME]``.
 
 Writes what was measured to benchmarks/results/ (JSON and Markdown); a full run of everything also writes
-docs/benchmarks.md. Nothing else should run on the machine meanwhile.
+docs/benchmarks.md and its plots. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -11,29 +11,23 @@ import datetime
 import json
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
-from benchmarks.contenders import BASELINE, CONTENDERS
-from benchmarks.load import build
+from benchmarks import report, tools
+from benchmarks.contenders import BASELINES, CONTENDERS, Contender
 from benchmarks.machine import BenchmarkError, choose_places, describe, raise_open_files_limit, softirq_is_apart
-from benchmarks.scenarios import fanout, fixed_rate, imports, memory
-from benchmarks.scenarios.common import Bench, choose_contenders, say
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios.common import Bench, say
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-REPORT = HERE.parent / "docs" / "benchmarks.md"
-PACKAGES = ("tidewire", "fastapi", "starlette", "uvicorn", "websockets", "httptools", "uvloop", "msgspec")
+DOCS = HERE.parent / "docs"
+PACKAGES = (
+    *("tidewire", "fastapi", "starlette", "uvicorn", "websockets", "httptools", "uvloop", "msgspec"),
+    *("wsproto", "python-socketio", "python-engineio"),
+)
 OPEN_FILES_MIN = 2100
-
-SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
-    "fanout": fanout.run,
-    "memory": memory.run,
-    "fixed-rate": fixed_rate.run,
-    "import": imports.run,
-}
 
 
 def main() -> int:
@@ -41,15 +35,22 @@ def main() -> int:
     options = parse_arguments()
     # ended from outside: still unwind, so that no server is left behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    names = tuple(SCENARIOS) if options.scenario == "all" else (options.scenario,)
     try:
-        bench = prepare(options)
+        bench = prepare(options, names)
         say(f"server on core {bench.server_place.core}, load client on core {bench.client_place.core}")
-        names = tuple(SCENARIOS) if options.scenario == "all" else (options.scenario,)
-        result = about(bench) | {"scenarios": {name: SCENARIOS[name](bench) for name in names}}
+        result = about(bench) | {"scenarios": {}}
+        for name in names:
+            result["scenarios"][name] = SCENARIOS[name](bench)
+            # what has been measured outlives an end from outside
+            keep(result, options.scenario)
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    keep(result, options.scenario, complete=options.scenario == "all" and not options.contender)
+    text, plots = report.write(result)
+    print(text)
+    if options.scenario == "all" and not (options.contender or options.without or options.quick):
+        publish(text, plots)
     return 0
 
 
@@ -60,24 +61,27 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small and short: shows that everything works")
     parser.add_argument("--rounds", type=int, help="how often each contender is measured (default 3, quick 1)")
     parser.add_argument(
-        "--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop of all servers"
+        "--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop of all servers in Python"
     )
-    parser.add_argument(
-        "--contender", action="append", choices=tuple(CONTENDERS), help=f"only these, and {BASELINE} (repeatable)"
-    )
+    name = {"action": "append", "choices": tuple(CONTENDERS), "default": [], "metavar": "NAME"}
+    parser.add_argument("--contender", **name, help="only these, and what they are compared with (repeatable)")
+    parser.add_argument("--without", **name, help="not these, e.g. where their tools cannot be had (repeatable)")
     parser.add_argument("--nice", type=int, default=0, help="priority of server and client, e.g. -15 (needs root)")
     return parser.parse_args()
 
 
-def prepare(options: argparse.Namespace) -> Bench:
-    """Look at the machine; raises ``BenchmarkError`` where the benchmarks cannot run."""
+def prepare(options: argparse.Namespace, scenarios: tuple[str, ...]) -> Bench:
+    """Look at the machine and fetch what is needed; raises ``BenchmarkError`` where the benchmarks cannot run."""
     if not sys.platform.startswith("linux"):
         raise BenchmarkError("the benchmarks need Linux: epoll, /proc and CPU affinity")
     if raise_open_files_limit() < OPEN_FILES_MIN:
         raise BenchmarkError(f"raise the limit of open files (ulimit -Hn) to at least {OPEN_FILES_MIN}")
-    build()
+    contenders = choose_contenders(options, scenarios)
+    missing = dict(filter(None, map(_what_is_missing, contenders)))
+    if missing:
+        lines = [f"{contender}: {what}\n  or leave it out: --without {contender}" for contender, what in missing.items()]
+        raise BenchmarkError("some contenders cannot run\n" + "\n".join(lines))
     server_place, client_place = choose_places(options.nice)
-    names = [name for name in CONTENDERS if not options.contender or name in {BASELINE, *options.contender}]
     return Bench(
         server_place=server_place,
         client_place=client_place,
@@ -85,8 +89,28 @@ def prepare(options: argparse.Namespace) -> Bench:
         loop=options.loop,
         rounds=options.rounds or (1 if options.quick else 3),
         quick=options.quick,
-        contenders=choose_contenders(names),
+        contenders=contenders,
     )
+
+
+def choose_contenders(options: argparse.Namespace, scenarios: tuple[str, ...]) -> tuple[Contender, ...]:
+    """Who takes part in one of ``scenarios``, was asked for, or is what others are compared with."""
+    wanted = {*options.contender, *(BASELINES[name] for name in scenarios if name in BASELINES)}
+    return tuple(
+        contender
+        for contender in CONTENDERS.values()
+        if contender.scenarios & set(scenarios)
+        and (not options.contender or contender.name in wanted)
+        and contender.name not in options.without
+    )
+
+
+def _what_is_missing(contender: Contender) -> tuple[str, str] | None:
+    try:
+        contender.prepare()
+    except BenchmarkError as error:
+        return contender.name, str(error)
+    return None
 
 
 def about(bench: Bench) -> dict[str, Any]:
@@ -94,7 +118,7 @@ def about(bench: Bench) -> dict[str, Any]:
     return {
         "command": "python -m benchmarks.run " + " ".join(sys.argv[1:]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": describe(PACKAGES),
+        "machine": describe(PACKAGES) | tools.node_versions(),
         "softirq_apart": bench.softirq_apart,
         "loop": bench.loop,
         "rounds": bench.rounds,
@@ -102,17 +126,26 @@ def about(bench: Bench) -> dict[str, Any]:
     }
 
 
-def keep(result: dict[str, Any], scenario: str, *, complete: bool) -> None:
-    """Write the results, and the report where everything was measured."""
+def keep(result: dict[str, Any], scenario: str) -> None:
+    """Write the results and what they say."""
     RESULTS.mkdir(exist_ok=True)
     name = scenario + ("-quick" if result["quick"] else "")
-    text = report.write(result)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1))
+    text, plots = report.write(result)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result))
     (RESULTS / f"{name}.md").write_text(text)
-    if complete and not result["quick"]:
-        REPORT.write_text(text)
-    print(text)
+    for plot, svg in plots.items():
+        (RESULTS / plot).parent.mkdir(exist_ok=True)
+        (RESULTS / plot).write_text(svg)
     say(f"written: benchmarks/results/{name}.json and .md")
+
+
+def publish(text: str, plots: dict[str, str]) -> None:
+    """The report and its plots become the documentation."""
+    (DOCS / "benchmarks.md").write_text(text)
+    for plot, svg in plots.items():
+        (DOCS / plot).parent.mkdir(exist_ok=True)
+        (DOCS / plot).write_text(svg)
+    say("written: docs/benchmarks.md and its plots")
 
 
 if __name__ == "__main__":

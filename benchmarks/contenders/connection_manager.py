@@ -65,5 +65,4 @@ async def websocket_endpoint(websocket: WebSocket, client_id: int) -> None:
 
 
 if __name__ == "__main__":
-    options = harness.arguments()
-    harness.run_on_uvicorn(app, options.port, options.loop)
+    harness.serve(app, harness.parser().parse_args())

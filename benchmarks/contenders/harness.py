@@ -6,11 +6,15 @@ A contender reads commands from standard input, one JSON object a line, and answ
     ticks as fast as they go: publish ``burst`` new messages, wait until they are handed to the sockets, yield
 ``{"do": "pace", "lead_in_s": 1, "seconds": 10, "rate": 20, "size": 128}``
     ``rate`` messages a second by the clock, each stamped with the time it was due (0 during the lead-in)
+``{"do": "stream", "seconds": 2, "size": 128, "drain_every": 500}``
+    as ``flood`` with one message a tick, but waits for the sockets only once in ``drain_every`` messages
+``{"do": "keys", "keys": 2000, "rate": 10000, "seconds": 10, "size": 128}``
+    ``rate`` messages a second by the clock, the ``id`` of each the next of so many keys
 ``{"do": "fill", "size": 16384, "patience_s": 0.3, "bytes_max": 16000000, "backlog": 900}``
     publish until a reader that does not read holds things up, then ``backlog`` small ones more
 
-The answer of the first two: ``{"published": messages, "last": sequence number of the last, "seconds": ..}``.
-A message is JSON of exactly ``size`` bytes: ``{"seq": 1, 2, 3.., "t": monotonic nanoseconds, "pad": "xx.."}``.
+The answer of all but the last: ``{"published": messages, "last": sequence number of the last, "seconds": ..}``.
+A message is JSON of exactly ``size`` bytes: ``{"seq": 1, 2, 3.., "t": monotonic ns, "id": key, "pad": "xx.."}``.
 """
 
 from __future__ import annotations
@@ -21,11 +25,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import uvicorn
+
+import tidewire
 
 Message = dict[str, Any]
 
@@ -40,11 +46,19 @@ class Publisher(Protocol):
         """Return when what was published is handed to the sockets."""
 
 
-def make_message(seq: int, due_ns: int, size_bytes: int) -> Message:
+# How many different keys the messages have, where that is not the question
+KEYS = 100
+
+
+def make_message(seq: int, due_ns: int, size_bytes: int, keys: int = KEYS) -> Message:
     """A new message whose compact JSON is ``size_bytes`` long."""
-    message: Message = {"seq": seq, "t": due_ns, "pad": ""}
-    message["pad"] = "x" * max(0, size_bytes - len(json.dumps(message, separators=(",", ":"))))
-    return message
+    key = seq % keys
+    bare_bytes = len(f'{{"seq":{seq},"t":{due_ns},"id":{key},"pad":""}}')
+    return {"seq": seq, "t": due_ns, "id": key, "pad": "x" * (size_bytes - bare_bytes)}
+
+
+# between looks at the clock while many messages a millisecond are due
+_SLICE_S = 0.002
 
 
 class Driver:
@@ -97,6 +111,31 @@ class Driver:
         elapsed_s = (time.monotonic_ns() - started_ns) / 1e9
         return {"published": self._seq - first, "last": self._seq, "seconds": elapsed_s, "errors": errors}
 
+    async def do_stream(self, seconds: float, size: int, drain_every: int) -> Message:
+        """One message a tick, as fast as it goes, handed over and not waited for."""
+        started, first = time.monotonic(), self._seq
+        while time.monotonic() - started < seconds:
+            await self._publish(time.monotonic_ns(), size)
+            await asyncio.sleep(0)
+            if self._seq % drain_every == 0:
+                await self._publisher.settle()
+        await self._publisher.settle()
+        return {"published": self._seq - first, "last": self._seq, "seconds": time.monotonic() - started}
+
+    async def do_keys(self, keys: int, rate: float, seconds: float, size: int) -> Message:
+        """By the clock, the keys in turn; ``late_s``: how far the publisher had fallen behind at worst."""
+        started, first, late_s = time.monotonic(), self._seq, 0.0
+        wanted = int(seconds * rate)
+        while (done := self._seq - first) < wanted:
+            due = min(wanted, int((time.monotonic() - started) * rate))
+            late_s = max(late_s, (due - done) / rate)
+            for _ in range(due - done):
+                self._seq += 1
+                await self._publisher.publish(make_message(self._seq, time.monotonic_ns(), size, keys))
+            await asyncio.sleep(_SLICE_S)
+        elapsed_s = time.monotonic() - started
+        return {"published": wanted, "last": self._seq, "seconds": elapsed_s, "late_s": late_s}
+
     async def do_fill(self, size: int, patience_s: float, bytes_max: int, backlog: int) -> Message:
         """Fill the buffers of readers that do not read. Nobody else may listen: these messages have no ``seq``."""
         sent, held_up = 0, False
@@ -131,18 +170,40 @@ def lifespan_with(publisher: Publisher) -> Callable[[Any], AbstractAsyncContextM
     return lifespan
 
 
-def arguments(*servers: str) -> argparse.Namespace:
-    """The command line of a contender: ``--port``, ``--loop`` and, where there is a choice, ``--server``."""
+def parser() -> argparse.ArgumentParser:
+    """The command line of a contender; each adds what it has to choose from."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
-    if servers:
-        parser.add_argument("--server", choices=servers, default=servers[0])
-    return parser.parse_args()
+    parser.add_argument("--server", choices=("tidewire", "uvicorn"), default="tidewire")
+    parser.add_argument("--ws", default="websockets-sansio", help="the WebSocket implementation of stock uvicorn")
+    parser.add_argument("--window-ms", type=float, default=1.0, help="Tidewire's flush window")
+    parser.add_argument("--tls-cert")
+    parser.add_argument("--tls-key")
+    return parser
 
 
-def run_on_uvicorn(app: Any, port: int, loop: str) -> None:
-    """Stock uvicorn: its defaults, but for the loop (the same for all), the log, and the newer ws implementation."""
-    uvicorn.run(
-        app, host="127.0.0.1", port=port, loop=loop, ws="websockets-sansio", log_level="warning", access_log=False
-    )
+def serve(app: Any, options: argparse.Namespace) -> None:
+    """Run an application, or a Tidewire handler, on the server that was asked for.
+
+    Stock uvicorn: its defaults, but for the loop (the same for all), the log, the newer ws implementation, and no
+    compression (the same for all).
+    """
+    common = {"host": "127.0.0.1", "port": options.port, "loop": options.loop}
+    common |= {"log_level": "warning", "access_log": False}
+    if options.tls_cert:
+        common |= {"ssl_certfile": options.tls_cert, "ssl_keyfile": options.tls_key}
+    if options.server == "tidewire":
+        tidewire.run(app, **common)
+    else:
+        uvicorn.run(app, ws=options.ws, ws_per_message_deflate=False, **common)
+
+
+def run_in_loop(main: Coroutine[Any, Any, None], loop: str) -> None:
+    """Run a contender that brings its own server."""
+    if loop == "uvloop":
+        import uvloop
+
+        uvloop.run(main)
+    else:
+        asyncio.run(main)

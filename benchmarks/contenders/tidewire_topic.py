@@ -1,39 +1,52 @@
-"""Tidewire: one ``Log`` topic, published to with ``live.publish``. The client chooses the dialect: WebSocket or SSE."""
+"""Tidewire: one topic, published to with ``live.publish``. The client chooses the dialect: WebSocket or SSE."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 
 from benchmarks.contenders import harness
-from tidewire import Live, Log, run
+from tidewire import Latest, Live, Log, Signal
 
-live = Live()
-
-
-@live.topic("bench", policy=Log())
-async def bench() -> None:
-    """Open to everybody."""
+POLICIES = {
+    "log": Log(),
+    # as many keys as the messages have, more than are published in a tick: nothing is left out
+    "latest": Latest(key="id"),
+    "signal": Signal(),
+    # the newest value of each key, twice a second
+    "keys": Latest(key="id", max_per_s=2),
+}
 
 
 class TopicPublisher:
     """Publishes to the topic; ``drained`` paces a flood, as it would pace any producer."""
 
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
     async def publish(self, message: harness.Message) -> None:
         """Publish to all subscribers."""
-        await live.publish("bench", message)
+        await self._live.publish("bench", message)
 
     async def settle(self) -> None:
         """Wait for the outboxes."""
-        await live.drained("bench", timeout_s=60)
+        await self._live.drained("bench", timeout_s=60)
 
 
-app = FastAPI(lifespan=harness.lifespan_with(TopicPublisher()))
-app.include_router(live.router, prefix="/live")
+def make_app(policy: str, window_s: float) -> FastAPI:
+    """The application, as its users would write it."""
+    live = Live(flush_window_s=window_s)
+
+    @live.topic("bench", policy=POLICIES[policy])
+    async def bench() -> None:
+        """Open to everybody."""
+
+    app = FastAPI(lifespan=harness.lifespan_with(TopicPublisher(live)))
+    app.include_router(live.router, prefix="/live")
+    return app
 
 
 if __name__ == "__main__":
-    options = harness.arguments("tidewire", "uvicorn")
-    if options.server == "tidewire":
-        run(app, port=options.port, loop=options.loop, log_level="warning", access_log=False)
-    else:
-        harness.run_on_uvicorn(app, options.port, options.loop)
+    parser = harness.parser()
+    parser.add_argument("--policy", choices=tuple(POLICIES), default="log")
+    options = parser.parse_args()
+    harness.serve(make_app(options.policy, options.window_ms / 1000), options)

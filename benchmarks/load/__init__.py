@@ -1,40 +1,51 @@
-"""The load client: built from client.c at first use, driven by lines."""
+"""The load clients: built from C at first use, driven by lines. ``LoadClient`` listens, ``Talker`` talks."""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from benchmarks import tools
 from benchmarks.machine import BenchmarkError, Place
 from benchmarks.processes import LineProcess
 
-SOURCE = Path(__file__).with_name("client.c")
-BUILD = Path(__file__).parent.parent / "build"
+HERE = Path(__file__).parent
 
 
-def build() -> Path:
-    """The compiled client; compiles it when its source is new. Raises ``BenchmarkError`` without a C compiler."""
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
-    binary = BUILD / f"load-client-{digest}"
-    if binary.exists():
-        return binary
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise BenchmarkError("the load client needs a C compiler: apt install gcc libc6-dev")
-    BUILD.mkdir(exist_ok=True)
-    subprocess.run([compiler, "-O2", "-std=gnu11", "-Wall", "-o", str(binary), str(SOURCE)], check=True)
-    return binary
+class _Client:
+    """A process that says ``ready`` once all of its connections are open."""
+
+    def __init__(self, source: str, arguments: list[str], place: Place, *, tls: bool = False) -> None:
+        program = tools.compiled(HERE / source, tls=tls)
+        self.process = LineProcess("load client", [str(program), *arguments], place)
+        self.ready: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self.ready = self.event("ready", 130)
+        except BaseException:
+            self.process.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+
+    def event(self, name: str, timeout_s: float) -> dict[str, Any]:
+        """The next thing it says, which must be ``name``; raises ``BenchmarkError`` and ``TimeoutError``."""
+        event = self.process.read(timeout_s)
+        if event.get("event") != name:
+            raise BenchmarkError(f"load client: {event.get('error', event)}")
+        return event
 
 
-class LoadClient:
+class LoadClient(_Client):
     """Connections to one topic. ``with LoadClient(...) as client`` returns once all of them are open.
 
     ``connections`` are read and checked; ``stalled`` more never read after the handshake. ``latency`` records how
-    long after its time ``t`` each message arrived. ``spin``: never sleep. Raises ``BenchmarkError`` when one connection
-    cannot be opened.
+    long after its time ``t`` each message arrived. ``keys``: only the newest message of so many keys counts.
+    ``parallel``: handshakes under way at a time; ``sources``: from so many addresses of the loopback net.
+    ``spin``: never sleep. Raises ``BenchmarkError`` when one connection cannot be opened.
     """
 
     def __init__(
@@ -42,43 +53,61 @@ class LoadClient:
         *,
         port: int,
         path: str,
-        sse: bool,
+        dialect: str,
         place: Place,
         connections: int = 0,
         stalled: int = 0,
+        keys: int = 0,
+        parallel: int = 64,
+        sources: int = 0,
         latency: bool = False,
         spin: bool = False,
+        tls: bool = False,
         idle_timeout_s: float = 10,
     ) -> None:
-        argv = [str(build()), "--port", str(port), "--path", path, "--idle-timeout", str(idle_timeout_s)]
-        argv += ["--connections", str(connections), "--stalled", str(stalled)]
-        argv += ["--sse"] * sse + ["--latency"] * latency + ["--spin"] * spin
+        argv = ["--port", str(port), "--path", path, "--dialect", dialect, "--idle-timeout", str(idle_timeout_s)]
+        argv += ["--connections", str(connections), "--stalled", str(stalled), "--keys", str(keys)]
+        argv += ["--parallel", str(parallel), "--sources", str(sources)]
+        argv += ["--latency"] * latency + ["--spin"] * spin + ["--tls"] * tls
+        super().__init__("client.c", argv, place, tls=tls)
         self._idle_timeout_s = idle_timeout_s
-        self._process = LineProcess("load client", argv, place)
-
-    def __enter__(self) -> LoadClient:
-        try:
-            self.ready = self._event("ready", 130)
-        except BaseException:
-            self._process.kill()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
 
     def until(self, last: int, timeout_s: float) -> dict[str, Any]:
         """End the phase when every connection has seen ``last`` (or none sees anything more); what arrived in it."""
-        self._process.send(f"until {last}")
-        return self._event("phase", timeout_s + self._idle_timeout_s)
+        self.process.send(f"until {last}")
+        return self.event("phase", timeout_s + self._idle_timeout_s)
 
     def now(self) -> dict[str, Any]:
         """End the phase at once; what arrived in it."""
-        self._process.send("now")
-        return self._event("phase", 10)
+        self.process.send("now")
+        return self.event("phase", 10)
 
-    def _event(self, name: str, timeout_s: float) -> dict[str, Any]:
-        event = self._process.read(timeout_s)
-        if event.get("event") != name:
-            raise BenchmarkError(f"load client: {event.get('error', event)}")
-        return event
+
+class Talker(_Client):
+    """Connections that send: echoes and uploads. Raises ``BenchmarkError`` when something else comes back."""
+
+    def __init__(
+        self,
+        *,
+        port: int,
+        path: str,
+        place: Place,
+        size: int,
+        connections: int = 1,
+        depth: int = 1,
+        spin: bool = False,
+        idle_timeout_s: float = 10,
+    ) -> None:
+        argv = ["--port", str(port), "--path", path, "--size", str(size), "--idle-timeout", str(idle_timeout_s)]
+        argv += ["--connections", str(connections), "--depth", str(depth), *["--spin"] * spin]
+        super().__init__("talker.c", argv, place)
+
+    def echo(self, seconds: float) -> dict[str, Any]:
+        """Keep ``depth`` messages under way on every connection for so long; what came back."""
+        self.process.send(f"echo {seconds}")
+        return self.event("echo", seconds + 30)
+
+    def upload(self, messages: int, timeout_s: float) -> dict[str, Any]:
+        """Send so many messages; returns when the server has said that all of their bytes have come."""
+        self.process.send(f"upload {messages}")
+        return self.event("upload", timeout_s)

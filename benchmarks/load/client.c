@@ -1,12 +1,17 @@
 /*
- * The load client of the benchmarks: opens many WebSocket or SSE connections to one topic and checks
+ * The load client of the benchmarks: opens many WebSocket, SSE or Socket.IO connections to one topic and checks
  * and times every message that arrives. One thread, epoll, no allocation per message, no JSON parser,
  * so that it never becomes the bottleneck; it reports how much of its time it was busy to prove that. With
  * --spin it polls without ever sleeping, so that no send of the server pays for waking it up (clients on other
  * machines cost a server no wake-up either; in a virtual machine it is a third of the price of a small send).
  *
  * A message is JSON that holds "seq":<n> and, when latency is asked for, "t":<CLOCK_MONOTONIC ns> after it
- * (the time it should have been sent at, so that the numbers are free of coordinated omission).
+ * (the time it should have been sent at, so that the numbers are free of coordinated omission). With --keys N it
+ * holds "id":<0 to N - 1> as well, each number of which only the newest counts: numbers may be left out, and LAST
+ * is reached when each of the N keys has one of the last N numbers (the publisher takes the keys in turn).
+ *
+ * Socket.IO: the Engine.IO 4 WebSocket transport, one namespace. Messages are "42[...]", pings are answered.
+ * TLS (built with -DWITH_TLS, --tls): certificates are not checked, the server is our own.
  *
  * Talks by lines. To stdout, JSON:
  *   {"event":"ready",...}    every connection is open
@@ -20,38 +25,17 @@
  *
  * Linux only: epoll, TCP_INFO.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "common.h"
 
 /* ------------------------------------------------------------------ state */
 
 enum { READ_BYTES = 1 << 18, EVENTS_PER_WAIT = 512, MESSAGE_BYTES_MAX = 1 << 24 };
 
-/* RFC 6455, section 1.3: the example key and the answer it must get */
-#define WS_KEY "dGhlIHNhbXBsZSBub25jZQ=="
-#define WS_ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-
-enum state { UNUSED, CONNECTING, SHAKING_HANDS, OPEN, CLOSED };
+enum state { UNUSED, CONNECTING, SECURING, SHAKING_HANDS, JOINING, OPEN, CLOSED };
+enum dialect { WEBSOCKET, SSE, SOCKETIO };
 
 struct connection {
-    int fd;
+    struct line line;
     enum state state;
     bool stalled;
     bool chunked;
@@ -65,56 +49,37 @@ struct connection {
     /* SSE: bytes of the current chunk still to come (-1: a chunk head is next, -2: its closing CRLF is) */
     int64_t chunk_left;
     /* SSE: the decoded text of an incomplete line */
-    char *line;
-    size_t line_bytes, line_capacity;
+    char *text;
+    size_t text_bytes, text_capacity;
     bool event_is_message;  /* SSE: no "event:" line so far in this event */
     bool event_is_gap;
+    uint64_t *newest;       /* --keys: the newest number of each key; 0: none yet */
+    int fresh;              /* --keys: how many keys have one of the last --keys numbers before "until" */
 };
 
-/* Latencies: 64 buckets per power of two of nanoseconds, about 1.5 percent wide. */
-enum { SUB_BITS = 6, SUB = 1 << SUB_BITS, BUCKETS = (64 - SUB_BITS) * SUB };
-
 static struct options {
-    const char *host, *path;
-    int port, connections, stalled, parallel;
-    bool sse, newest_only, latency, spin;
+    const char *path;
+    int port, connections, stalled, parallel, keys, sources;
+    enum dialect dialect;
+    bool latency, spin, tls;
     double idle_timeout_s;
     int stalled_receive_bytes;
-} opt = {.host = "127.0.0.1", .path = "/", .parallel = 64, .idle_timeout_s = 10, .stalled_receive_bytes = 4096};
+} opt = {.path = "/", .parallel = 64, .idle_timeout_s = 10, .stalled_receive_bytes = 4096};
 
 static struct phase {
     uint64_t started_ns, first_arrival_ns, last_arrival_ns;
     uint64_t messages, bytes, reads, gaps, missing, repeated, malformed, closed, told_gaps;
-    uint64_t silence_max_ns, latency_max_ns, latency_count;
+    uint64_t silence_max_ns;
     uint64_t busy_ns;       /* spent on what arrived, waiting apart */
 } phase;
 
 static struct connection *connections;
 static int total, opened, epoll_fd, done, closed_total, next_to_open;
 static uint64_t until;      /* 0: the phase has no known end yet */
-static uint64_t histogram[BUCKETS];
+static struct latencies latencies;
 static int close_codes[5000];
 static char buffer[READ_BYTES + MESSAGE_BYTES_MAX];
 static uint64_t now_ns;
-
-static uint64_t read_clock(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...) {
-    char text[512];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    for (char *p = text; *p; p++)
-        if (*p == '"' || *p == '\\' || (unsigned char)*p < ' ') *p = ' ';
-    printf("{\"event\":\"error\",\"error\":\"%s\"}\n", text);
-    fflush(stdout);
-    exit(1);
-}
 
 static void keep(char **where, size_t *bytes, size_t *capacity, const char *from, size_t count) {
     if (count > *capacity) {
@@ -128,30 +93,6 @@ static void keep(char **where, size_t *bytes, size_t *capacity, const char *from
 
 /* --------------------------------------------------------------- messages */
 
-static void record_latency(uint64_t sent_ns) {
-    uint64_t ns = now_ns > sent_ns ? now_ns - sent_ns : 0;
-    int shift = ns < SUB ? 0 : 63 - SUB_BITS - __builtin_clzll(ns);
-    int index = shift <= 0 ? (int)ns : shift * SUB + (int)(ns >> shift);
-    histogram[index]++;
-    phase.latency_count++;
-    if (ns > phase.latency_max_ns) phase.latency_max_ns = ns;
-}
-
-static uint64_t bucket_top(int index) {
-    if (index < 2 * SUB) return (uint64_t)index;
-    int shift = index / SUB - 1;
-    return ((uint64_t)(index - shift * SUB) + 1) << shift;
-}
-
-static uint64_t quantile(double q) {
-    uint64_t rank = (uint64_t)(q * (double)phase.latency_count), seen = 0;
-    for (int i = 0; i < BUCKETS; i++) {
-        seen += histogram[i];
-        if (seen > rank) return bucket_top(i) < phase.latency_max_ns ? bucket_top(i) : phase.latency_max_ns;
-    }
-    return phase.latency_max_ns;
-}
-
 static const char *read_number(const char *p, const char *end, uint64_t *number) {
     uint64_t n = 0;
     while (p < end && (unsigned)(*p - '0') < 10) n = n * 10 + (unsigned)(*p++ - '0');
@@ -159,50 +100,76 @@ static const char *read_number(const char *p, const char *end, uint64_t *number)
     return p;
 }
 
-/* Every connection must see every number once and in order (or, newest only, growing ones). */
+static void count_message(struct connection *c, uint64_t seq) {
+    if (!c->phase_first) c->phase_first = seq;
+    c->phase_count++;
+    phase.messages++;
+}
+
+/* Every connection must see every number once and in order. */
 static void check_sequence(struct connection *c, uint64_t seq) {
     if (c->last && seq <= c->last) {
         phase.repeated++;
         return;
     }
-    if (c->last && seq != c->last + 1 && !opt.newest_only) {
+    if (c->last && seq != c->last + 1) {
         phase.gaps++;
         phase.missing += seq - c->last - 1;
     }
     bool was_short = c->last < until;
     c->last = seq;
-    if (!c->phase_first) c->phase_first = seq;
-    c->phase_count++;
-    phase.messages++;
+    count_message(c, seq);
     if (until && was_short && seq >= until) done++;
 }
 
-static void take_message(struct connection *c, const char *p, size_t size) {
-    static const char seq_mark[] = "{\"seq\":", t_mark[] = ",\"t\":";
-    const char *end = p + size;
-    uint64_t seq;
-    if (size < sizeof seq_mark || memcmp(p, seq_mark, sizeof seq_mark - 1) != 0) {
-        p = memmem(p, size, "\"seq\":", 6);
-        if (!p) {
-            phase.malformed++;
-            return;
-        }
-        p--;
+static bool is_fresh(uint64_t seq) {
+    return seq && seq + (uint64_t)opt.keys > until;
+}
+
+/* Numbers of a key must grow; which of them arrive is the server's choice. */
+static void check_key(struct connection *c, uint64_t key, uint64_t seq) {
+    if (key >= (uint64_t)opt.keys) {
+        phase.malformed++;
+        return;
     }
-    p = read_number(p + sizeof seq_mark - 1, end, &seq);
-    check_sequence(c, seq);
-    if (!opt.latency) return;
-    if ((size_t)(end - p) < sizeof t_mark || memcmp(p, t_mark, sizeof t_mark - 1) != 0)
-        if (!(p = memmem(p, (size_t)(end - p), t_mark, sizeof t_mark - 1))) return;
-    uint64_t sent_ns;
-    read_number(p + sizeof t_mark - 1, end, &sent_ns);
-    if (sent_ns) record_latency(sent_ns);
+    if (seq <= c->newest[key]) {
+        phase.repeated++;
+        return;
+    }
+    if (until && is_fresh(seq) && !is_fresh(c->newest[key]) && ++c->fresh == opt.keys) done++;
+    c->newest[key] = seq;
+    if (seq > c->last) c->last = seq;
+    count_message(c, seq);
+}
+
+/* The number after mark, at p (where it almost always is) or later; NULL when there is none. */
+static const char *find_number(const char *p, const char *end, const char *mark, size_t size, uint64_t *number) {
+    if ((size_t)(end - p) < size || memcmp(p, mark, size) != 0)
+        if (!(p = memmem(p, (size_t)(end - p), mark, size))) return NULL;
+    return read_number(p + size, end, number);
+}
+
+static void take_message(struct connection *c, const char *p, size_t size) {
+    const char *end = p + size;
+    uint64_t seq, sent_ns = 0, key;
+    if (!(p = find_number(size && *p == '{' ? p + 1 : p, end, "\"seq\":", 6, &seq))) {
+        phase.malformed++;
+        return;
+    }
+    if (opt.latency || opt.keys) {
+        const char *after = find_number(p, end, ",\"t\":", 5, &sent_ns);
+        if (after) p = after;
+    }
+    if (!opt.keys) check_sequence(c, seq);
+    else if (find_number(p, end, ",\"id\":", 6, &key)) check_key(c, key, seq);
+    else phase.malformed++;
+    if (opt.latency && sent_ns) record_latency(&latencies, now_ns > sent_ns ? now_ns - sent_ns : 0);
 }
 
 static void close_connection(struct connection *c, int code) {
     if (c->state == CLOSED) return;
     c->state = CLOSED;
-    close(c->fd);
+    close(c->line.fd);
     phase.closed++;
     closed_total++;
     if (code >= 0 && code < (int)(sizeof close_codes / sizeof *close_codes)) close_codes[code]++;
@@ -210,21 +177,33 @@ static void close_connection(struct connection *c, int code) {
 
 /* -------------------------------------------------------------- WebSocket */
 
-static void send_pong(struct connection *c, const unsigned char *payload, size_t size) {
-    unsigned char frame[6 + 125] = {0x8A, (unsigned char)(0x80 | size)}; /* an all-zero mask changes nothing */
+static void send_frame(struct connection *c, int opcode, const void *payload, size_t size) {
+    /* an all-zero mask changes nothing */
+    unsigned char frame[6 + 125] = {(unsigned char)(0x80 | opcode), (unsigned char)(0x80 | size)};
     memcpy(frame + 6, payload, size);
-    if (send(c->fd, frame, 6 + size, MSG_NOSIGNAL) < 0 && errno != EAGAIN) close_connection(c, 1006);
+    if (line_send(&c->line, frame, 6 + size) < 0 && errno != EAGAIN) close_connection(c, 1006);
 }
 
 static void take_control(struct connection *c, int opcode, const unsigned char *payload, size_t size) {
-    if (opcode == 9 && size <= 125) send_pong(c, payload, size);
+    if (opcode == 9 && size <= 125) send_frame(c, 10, payload, size);
     else if (opcode == 8) close_connection(c, size >= 2 ? payload[0] << 8 | payload[1] : 1005);
+}
+
+static void note_open(struct connection *c);
+
+/* Engine.IO 4: "0" open, "2" ping, "3" pong, "4" message; Socket.IO 5 within it: "0" connect, "2" event. */
+static void take_packet(struct connection *c, const char *p, size_t size) {
+    if (size && p[0] == '2') send_frame(c, 1, "3", 1);
+    else if (c->state == JOINING && size && p[0] == '0') send_frame(c, 1, "40", 2);
+    else if (c->state == JOINING && size > 1 && p[0] == '4' && p[1] == '0') note_open(c);
+    else if (c->state == OPEN && size > 1 && p[0] == '4' && p[1] == '2') take_message(c, p, size);
+    else phase.malformed++;
 }
 
 /* Returns how many of the bytes were whole frames. */
 static size_t take_frames(struct connection *c, const char *data, size_t size) {
     size_t at = 0;
-    while (size - at >= 2 && c->state == OPEN) {
+    while (size - at >= 2 && (c->state == OPEN || c->state == JOINING)) {
         const unsigned char *p = (const unsigned char *)data + at;
         size_t head = 2, length = p[1] & 127;
         if (p[1] & 128) fail("the server sent a masked frame");
@@ -243,6 +222,7 @@ static size_t take_frames(struct connection *c, const char *data, size_t size) {
         int opcode = p[0] & 15;
         if (opcode & 8) take_control(c, opcode, p + head, length);
         else if (p[0] & 0x70 || !(p[0] & 0x80)) fail("the server sent a compressed or fragmented frame");
+        else if (opt.dialect == SOCKETIO) take_packet(c, data + at + head, length);
         else take_message(c, data + at + head, length);
         at += head + length;
     }
@@ -269,25 +249,25 @@ static void take_line(struct connection *c, const char *p, size_t size) {
 
 static void take_text(struct connection *c, const char *data, size_t size) {
     const char *p = data, *end = data + size, *newline;
-    if (c->line_bytes) {
+    if (c->text_bytes) {
         newline = memchr(p, '\n', size);
         size_t more = newline ? (size_t)(newline - p) : size;
-        if (c->line_bytes + more > c->line_capacity) {
-            c->line_capacity = (c->line_bytes + more) * 2;
-            if (!(c->line = realloc(c->line, c->line_capacity))) fail("out of memory");
+        if (c->text_bytes + more > c->text_capacity) {
+            c->text_capacity = (c->text_bytes + more) * 2;
+            if (!(c->text = realloc(c->text, c->text_capacity))) fail("out of memory");
         }
-        memcpy(c->line + c->line_bytes, p, more);
-        c->line_bytes += more;
+        memcpy(c->text + c->text_bytes, p, more);
+        c->text_bytes += more;
         if (!newline) return;
-        take_line(c, c->line, c->line_bytes);
-        c->line_bytes = 0;
+        take_line(c, c->text, c->text_bytes);
+        c->text_bytes = 0;
         p = newline + 1;
     }
     while (p < end && (newline = memchr(p, '\n', (size_t)(end - p)))) {
         take_line(c, p, (size_t)(newline - p));
         p = newline + 1;
     }
-    if (p < end) keep(&c->line, &c->line_bytes, &c->line_capacity, p, (size_t)(end - p));
+    if (p < end) keep(&c->text, &c->text_bytes, &c->text_capacity, p, (size_t)(end - p));
 }
 
 /* Undoes the chunked coding; returns how many bytes were used. */
@@ -326,55 +306,85 @@ static size_t take_chunks(struct connection *c, const char *data, size_t size) {
 
 static void watch(struct connection *c, uint32_t events, int how) {
     struct epoll_event event = {.events = events, .data.ptr = c};
-    if (epoll_ctl(epoll_fd, how, c->fd, &event) < 0) fail("epoll_ctl: %s", strerror(errno));
+    if (epoll_ctl(epoll_fd, how, c->line.fd, &event) < 0) fail("epoll_ctl: %s", strerror(errno));
 }
 
 static void open_next(void) {
-    struct connection *c = &connections[next_to_open++];
-    int one = 1;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)opt.port)};
-    if (inet_pton(AF_INET, opt.host, &address.sin_addr) != 1) fail("%s is not an IPv4 address", opt.host);
+    struct connection *c = &connections[next_to_open];
+    int source = opt.sources ? next_to_open % opt.sources : -1;
+    next_to_open++;
     c->stalled = c - connections < opt.stalled;
     c->chunk_left = -1;
     c->event_is_message = true;
-    if ((c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0) fail("socket: %s", strerror(errno));
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (c->stalled)
-        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &opt.stalled_receive_bytes, sizeof opt.stalled_receive_bytes);
-    if (connect(c->fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS)
-        fail("connect: %s", strerror(errno));
+    if (opt.keys && !(c->newest = calloc((size_t)opt.keys, sizeof *c->newest))) fail("out of memory");
+    c->line.fd = begin_connect(opt.port, source, c->stalled ? opt.stalled_receive_bytes : 0);
     c->state = CONNECTING;
     watch(c, EPOLLOUT, EPOLL_CTL_ADD);
 }
 
 static void send_request(struct connection *c) {
     char request[1024];
-    int error = 0;
-    socklen_t size = sizeof error;
-    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error) fail("connect to %s:%d: %s", opt.host, opt.port, strerror(error));
     int length = snprintf(request, sizeof request,
-        opt.sse ? "GET %s HTTP/1.1\r\nHost: %s:%d\r\nAccept: text/event-stream\r\n\r\n"
-                : "GET %s HTTP/1.1\r\nHost: %s:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        opt.dialect == SSE ? "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: text/event-stream\r\n\r\n"
+                : "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                   "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " WS_KEY "\r\n\r\n",
-        opt.path, opt.host, opt.port);
-    if (send(c->fd, request, (size_t)length, MSG_NOSIGNAL) != length) fail("the request could not be sent");
+        opt.path, opt.port);
+    if (line_send(&c->line, request, (size_t)length) != length) fail("the request could not be sent");
     c->state = SHAKING_HANDS;
     watch(c, EPOLLIN, EPOLL_CTL_MOD);
 }
 
-static void check_answer(struct connection *c, char *head) {
-    char line[200];
-    snprintf(line, sizeof line, "%.*s", (int)strcspn(head, "\r\n"), head);
-    if (strncmp(head, opt.sse ? "HTTP/1.1 200" : "HTTP/1.1 101", 12) != 0) fail("the server answered %s", line);
-    if (opt.sse && !strcasestr(head, "\r\ncontent-type: text/event-stream")) fail("the answer is no event stream");
-    if (!opt.sse && !strstr(head, WS_ACCEPT)) fail("the answer has no valid Sec-WebSocket-Accept");
-    c->chunked = opt.sse && strcasestr(head, "\r\ntransfer-encoding: chunked");
+#ifdef WITH_TLS
+static SSL_CTX *tls_context;
+
+static void secure(struct connection *c) {
+    if (!c->line.ssl) {
+        if (!tls_context && !(tls_context = SSL_CTX_new(TLS_client_method()))) fail("TLS could not be set up");
+        SSL_CTX_set_mode(tls_context, SSL_MODE_RELEASE_BUFFERS);
+        if (!(c->line.ssl = SSL_new(tls_context)) || !SSL_set_fd(c->line.ssl, c->line.fd)) fail("TLS could not be set up");
+        c->state = SECURING;
+    }
+    int result = SSL_connect(c->line.ssl);
+    if (result == 1) {
+        send_request(c);
+        return;
+    }
+    int error = SSL_get_error(c->line.ssl, result);
+    if (error == SSL_ERROR_WANT_READ) watch(c, EPOLLIN, EPOLL_CTL_MOD);
+    else if (error == SSL_ERROR_WANT_WRITE) watch(c, EPOLLOUT, EPOLL_CTL_MOD);
+    else fail("the TLS handshake failed: %s", ERR_reason_error_string(ERR_peek_error()));
+}
+#else
+static void secure(struct connection *c) {
+    (void)c;
+    fail("this load client was built without TLS");
+}
+#endif
+
+static void on_connected(struct connection *c) {
+    if (c->state == CONNECTING) check_connected(c->line.fd);
+    if (opt.tls) secure(c);
+    else send_request(c);
+}
+
+static void note_open(struct connection *c) {
     c->state = OPEN;
     c->last_arrival_ns = now_ns;
     opened++;
-    if (c->stalled) epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+    if (c->stalled) epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->line.fd, NULL);
     if (next_to_open < total) open_next();
+}
+
+static void check_answer(struct connection *c, char *head) {
+    char line[200];
+    bool sse = opt.dialect == SSE;
+    snprintf(line, sizeof line, "%.*s", (int)strcspn(head, "\r\n"), head);
+    if (strncmp(head, sse ? "HTTP/1.1 200" : "HTTP/1.1 101", 12) != 0) fail("the server answered %s", line);
+    if (sse && !strcasestr(head, "\r\ncontent-type: text/event-stream")) fail("the answer is no event stream");
+    if (!sse && !strstr(head, WS_ACCEPT)) fail("the answer has no valid Sec-WebSocket-Accept");
+    c->chunked = sse && strcasestr(head, "\r\ntransfer-encoding: chunked");
+    if (opt.dialect == SOCKETIO) c->state = JOINING;
+    else note_open(c);
 }
 
 /* Returns how many bytes were used. */
@@ -389,8 +399,8 @@ static size_t take_answer(struct connection *c, char *data, size_t size) {
 static void take_bytes(struct connection *c, char *data, size_t size) {
     size_t used = 0;
     if (c->state == SHAKING_HANDS) used = take_answer(c, data, size);
-    if (c->state == OPEN && !c->stalled && used < size)
-        used += opt.sse ? take_chunks(c, data + used, size - used) : take_frames(c, data + used, size - used);
+    if ((c->state == OPEN || c->state == JOINING) && !c->stalled && used < size)
+        used += opt.dialect == SSE ? take_chunks(c, data + used, size - used) : take_frames(c, data + used, size - used);
     keep(&c->rest, &c->rest_bytes, &c->rest_capacity, data + used, size - used);
 }
 
@@ -403,15 +413,16 @@ static void note_arrival(struct connection *c, uint64_t messages_before) {
     if (!phase.first_arrival_ns) phase.first_arrival_ns = now_ns;
 }
 
-static void on_readable(struct connection *c) {
+/* Returns whether there may be more to read at once: within TLS, where epoll does not see it. */
+static bool read_once(struct connection *c) {
     size_t before = c->rest_bytes;
     if (before) memcpy(buffer, c->rest, before);
-    ssize_t count = recv(c->fd, buffer + before, READ_BYTES, 0);
-    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    ssize_t count = line_recv(&c->line, buffer + before, READ_BYTES);
+    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return false;
     if (count <= 0) {
         if (c->state == SHAKING_HANDS) fail("the server closed the connection during the handshake");
         close_connection(c, count == 0 ? 1006 : 0);
-        return;
+        return false;
     }
     if (opt.latency) now_ns = read_clock();
     phase.bytes += (uint64_t)count;
@@ -419,13 +430,18 @@ static void on_readable(struct connection *c) {
     uint64_t messages_before = phase.messages;
     take_bytes(c, buffer, before + (size_t)count);
     if (c->state == OPEN) note_arrival(c, messages_before);
+    return opt.tls && c->state != CLOSED;
+}
+
+static void on_readable(struct connection *c) {
+    while (read_once(c)) continue;
 }
 
 /* ----------------------------------------------------------------- phases */
 
 static void begin_phase(void) {
     memset(&phase, 0, sizeof phase);
-    memset(histogram, 0, sizeof histogram);
+    memset(&latencies, 0, sizeof latencies);
     memset(close_codes, 0, sizeof close_codes);
     for (int i = 0; i < total; i++) connections[i].phase_first = connections[i].phase_count = 0;
     phase.started_ns = now_ns = read_clock();
@@ -438,23 +454,10 @@ static int stalled_established(void) {
     for (int i = 0; i < opt.stalled && i < total; i++) {
         struct tcp_info info;
         socklen_t size = sizeof info;
-        if (getsockopt(connections[i].fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_ESTABLISHED)
+        if (getsockopt(connections[i].line.fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_ESTABLISHED)
             count++;
     }
     return count;
-}
-
-static void print_latency(void) {
-    printf(",\"latency_ns\":{\"count\":%lu,\"p50\":%lu,\"p90\":%lu,\"p99\":%lu,\"p999\":%lu,\"max\":%lu}",
-        phase.latency_count, quantile(.5), quantile(.9), quantile(.99), quantile(.999), phase.latency_max_ns);
-    printf(",\"histogram_ns\":[");
-    bool comma = false;
-    for (int i = 0; i < BUCKETS; i++)
-        if (histogram[i]) {
-            printf("%s[%lu,%lu]", comma ? "," : "", bucket_top(i), histogram[i]);
-            comma = true;
-        }
-    printf("]");
 }
 
 static void print_spread(void) {
@@ -490,10 +493,17 @@ static void end_phase(bool complete) {
     printf(",\"wall_s\":%.6f,\"arrival_s\":%.6f,\"silence_max_s\":%.6f,\"client_busy_s\":%.6f", wall_s,
         (double)(phase.last_arrival_ns - phase.first_arrival_ns) / 1e9, (double)phase.silence_max_ns / 1e9,
         (double)phase.busy_ns / 1e9);
-    if (opt.latency) print_latency();
+    if (opt.latency) print_latency(&latencies);
     printf("}\n");
     fflush(stdout);
     begin_phase();
+}
+
+static bool has_all(struct connection *c) {
+    if (!opt.keys) return c->last >= until;
+    c->fresh = 0;
+    for (int key = 0; key < opt.keys; key++) c->fresh += is_fresh(c->newest[key]);
+    return c->fresh == opt.keys;
 }
 
 static void expect(uint64_t last) {
@@ -501,26 +511,13 @@ static void expect(uint64_t last) {
     done = 0;
     phase.last_arrival_ns = phase.last_arrival_ns ? phase.last_arrival_ns : now_ns;
     for (int i = opt.stalled; i < total; i++)
-        if (connections[i].last >= until) done++;
+        if (has_all(&connections[i])) done++;
 }
 
-static void read_commands(void) {
-    static char line[256];
-    static size_t have;
-    ssize_t count = read(STDIN_FILENO, line + have, sizeof line - 1 - have);
-    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (count <= 0) exit(0);
-    have += (size_t)count;
-    line[have] = 0;
-    char *newline;
-    while ((newline = strchr(line, '\n'))) {
-        *newline = 0;
-        if (strncmp(line, "until ", 6) == 0) expect(strtoull(line + 6, NULL, 10));
-        else if (strcmp(line, "now") == 0) end_phase(true);
-        else if (strcmp(line, "quit") == 0) exit(0);
-        have -= (size_t)(newline + 1 - line);
-        memmove(line, newline + 1, have + 1);
-    }
+static void on_line(char *line) {
+    if (strncmp(line, "until ", 6) == 0) expect(strtoull(line + 6, NULL, 10));
+    else if (strcmp(line, "now") == 0) end_phase(true);
+    else if (strcmp(line, "quit") == 0) exit(0);
 }
 
 static void check_phase(void) {
@@ -544,8 +541,8 @@ static void run_events(int timeout_ms) {
     uint64_t began_ns = now_ns = read_clock();
     for (int i = 0; i < count; i++) {
         struct connection *c = events[i].data.ptr;
-        if (!c) read_commands();
-        else if (c->state == CONNECTING) send_request(c);
+        if (!c) read_lines(on_line);
+        else if (c->state == CONNECTING || c->state == SECURING) on_connected(c);
         else if (c->state != CLOSED) on_readable(c);
     }
     if (phase.started_ns <= began_ns) phase.busy_ns += read_clock() - began_ns;
@@ -566,21 +563,22 @@ static void open_all(void) {
 
 static void parse_options(int argc, char **argv) {
     static const struct option names[] = {
-        {"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"path", 1, 0, 'a'}, {"sse", 0, 0, 's'},
-        {"connections", 1, 0, 'n'}, {"stalled", 1, 0, 'k'}, {"newest-only", 0, 0, 'w'}, {"latency", 0, 0, 'l'}, {"spin", 0, 0, 'b'},
-        {"parallel", 1, 0, 'c'}, {"idle-timeout", 1, 0, 'i'}, {"stalled-receive-bytes", 1, 0, 'r'}, {0}};
+        {"port", 1, 0, 'p'}, {"path", 1, 0, 'a'}, {"dialect", 1, 0, 'd'}, {"connections", 1, 0, 'n'}, {"stalled", 1, 0, 'k'},
+        {"keys", 1, 0, 'w'}, {"latency", 0, 0, 'l'}, {"spin", 0, 0, 'b'}, {"parallel", 1, 0, 'c'}, {"sources", 1, 0, 's'},
+        {"tls", 0, 0, 't'}, {"idle-timeout", 1, 0, 'i'}, {"stalled-receive-bytes", 1, 0, 'r'}, {0}};
     for (int name; (name = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         switch (name) {
-        case 'h': opt.host = optarg; break;
         case 'p': opt.port = atoi(optarg); break;
         case 'a': opt.path = optarg; break;
-        case 's': opt.sse = true; break;
+        case 'd': opt.dialect = *optarg == 'w' ? WEBSOCKET : strcmp(optarg, "sse") == 0 ? SSE : SOCKETIO; break;
         case 'n': opt.connections = atoi(optarg); break;
         case 'k': opt.stalled = atoi(optarg); break;
-        case 'w': opt.newest_only = true; break;
+        case 'w': opt.keys = atoi(optarg); break;
         case 'l': opt.latency = true; break;
         case 'b': opt.spin = true; break;
         case 'c': opt.parallel = atoi(optarg); break;
+        case 's': opt.sources = atoi(optarg); break;
+        case 't': opt.tls = true; break;
         case 'i': opt.idle_timeout_s = atof(optarg); break;
         case 'r': opt.stalled_receive_bytes = atoi(optarg); break;
         default: fail("an option is not known");
@@ -592,11 +590,7 @@ static void parse_options(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     parse_options(argc, argv);
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
-    if (files.rlim_cur < (rlim_t)total + 16) fail("the limit of open files is %lu: raise it", (unsigned long)files.rlim_cur);
+    raise_open_files(total);
     signal(SIGPIPE, SIG_IGN);
     if (!(connections = calloc((size_t)total, sizeof *connections))) fail("out of memory");
     if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0) fail("epoll_create1: %s", strerror(errno));

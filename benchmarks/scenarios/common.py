@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, Contender
-from benchmarks.load import LoadClient
-from benchmarks.machine import CpuMeter, Place
+from benchmarks.contenders import Contender, Launch, Tls
+from benchmarks.load import LoadClient, Talker
+from benchmarks.machine import Cpu, CpuMeter, Place
 from benchmarks.processes import Server, free_port
 
 MESSAGE_BYTES = 128
 SETTLE_S = 0.3
+
+
+# above it, the load client may have been what limited a measurement
+CLIENT_SHARE_MAX = 0.9
 
 
 @dataclass(frozen=True)
@@ -30,18 +34,25 @@ class Bench:
     quick: bool
     contenders: tuple[Contender, ...]
 
-    def alternating(self) -> Iterator[tuple[int, Contender]]:
-        """Every contender in every round, each round starting with another one."""
+    def taking_part(self, scenario: str) -> tuple[Contender, ...]:
+        """Those of the chosen contenders that take part in ``scenario``."""
+        return tuple(contender for contender in self.contenders if scenario in contender.scenarios)
+
+    def alternating(self, scenario: str) -> Iterator[tuple[int, Contender]]:
+        """Every contender of ``scenario`` in every round, each round starting with another one."""
+        contenders = self.taking_part(scenario)
         for round_ in range(self.rounds):
-            start = round_ % len(self.contenders)
-            for contender in self.contenders[start:] + self.contenders[:start]:
+            start = round_ % max(1, len(contenders))
+            for contender in contenders[start:] + contenders[:start]:
                 yield round_, contender
 
     @contextmanager
-    def server(self, contender: Contender) -> Iterator[tuple[Server, CpuMeter]]:
+    def server(
+        self, contender: Contender, *, window_ms: float | None = None, tls: Tls | None = None
+    ) -> Iterator[tuple[Server, CpuMeter]]:
         """A fresh server process, listening, and the meter of its CPU time."""
-        port = free_port()
-        with Server(contender.name, contender.command(port, self.loop), port, self.server_place) as server:
+        launch = Launch(free_port(), self.loop, window_ms, tls)
+        with Server(contender.name, contender.command(launch), launch.port, self.server_place) as server:
             yield server, CpuMeter(server.pid, self.server_place.core, self.softirq_apart)
 
     @property
@@ -51,12 +62,23 @@ class Bench:
 
     def client(self, contender: Contender, server: Server, **options: Any) -> LoadClient:
         """A load client for ``server``; the options are those of ``LoadClient``."""
-        return LoadClient(port=server.port, path=contender.path, sse=contender.sse, place=self.client_place, **options)
+        return LoadClient(
+            port=server.port, path=contender.path, dialect=contender.dialect, place=self.client_place, **options
+        )
+
+    def talker(self, contender: Contender, server: Server, **options: Any) -> Talker:
+        """A load client that sends; the options are those of ``Talker``."""
+        return Talker(port=server.port, path=contender.path, place=self.client_place, spin=self.spin, **options)
 
 
-def choose_contenders(names: Sequence[str]) -> tuple[Contender, ...]:
-    """The named contenders, or all of them; raises ``KeyError`` for a name that is not there."""
-    return tuple(CONTENDERS[name] for name in names or CONTENDERS)
+def costs(cpu: Cpu) -> dict[str, float]:
+    """What a measurement says about the processor, beside the result itself."""
+    return {
+        "user_s": cpu.user_s,
+        "system_s": cpu.system_s,
+        "softirq_s": cpu.softirq_s,
+        "others_share": cpu.others_share,
+    }
 
 
 def say(text: str) -> None:

@@ -1,4 +1,8 @@
-"""Fan-out: as many messages as it can, to 200 and 1,000 subscribers, one and 20 messages a tick."""
+"""Fan-out: as many messages as it can, to 200 and 1,000 subscribers, one and 20 messages a tick.
+
+Equal batching: all contenders hand over once a tick what was published in it, or at once; Tidewire's flush window is
+0 here. What the window does is a scenario of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from benchmarks.contenders import Contender
 from benchmarks.load import LoadClient
 from benchmarks.machine import BenchmarkError, CpuMeter
 from benchmarks.processes import Server
-from benchmarks.scenarios.common import MESSAGE_BYTES, SETTLE_S, Bench, complaints, say
+from benchmarks.scenarios.common import MESSAGE_BYTES, SETTLE_S, Bench, complaints, costs, say
 
 SUBSCRIBERS = (200, 1000)
 BURSTS = (1, 20)
@@ -18,7 +22,7 @@ def run(bench: Bench) -> dict[str, Any]:
     """All contenders, alternating; every measurement as it was."""
     subscribers = (50,) if bench.quick else SUBSCRIBERS
     measurements = []
-    for round_, contender in bench.alternating():
+    for round_, contender in bench.alternating("fanout"):
         for count in subscribers:
             for result in _session(bench, contender, count):
                 measurements.append({"round": round_, "contender": contender.name, "subscribers": count, **result})
@@ -37,7 +41,10 @@ def _session(bench: Bench, contender: Contender, count: int) -> list[dict[str, A
     results: list[dict[str, Any]] = []
     try:
         options = {"connections": count, "spin": bench.spin}
-        with bench.server(contender) as (server, meter), bench.client(contender, server, **options) as client:
+        with (
+            bench.server(contender, window_ms=0) as (server, meter),
+            bench.client(contender, server, **options) as client,
+        ):
             flood = Flood(server, client, meter)
             flood.measure(SETTLE_S, burst=1)  # warm-up; also gives a subscription made late its time
             results.extend(flood.measure(seconds, burst) for burst in BURSTS)
@@ -70,10 +77,7 @@ class Flood:
             "deliveries": phase["messages"],
             "per_cpu_s": phase["messages"] / max(cpu.total_s, 0.01),
             "per_wall_s": phase["messages"] / phase["arrival_s"] if phase["arrival_s"] else 0.0,
-            "user_s": cpu.user_s,
-            "system_s": cpu.system_s,
-            "softirq_s": cpu.softirq_s,
-            "others_share": cpu.others_share,
+            **costs(cpu),
             "client_share": phase["client_busy_s"] / phase["wall_s"],
             "messages_per_read": phase["messages"] / max(1, phase["reads"]),
         }

@@ -1,4 +1,4 @@
-"""Users' time: 1,000 subscribers x 20 messages a second, with and without one reader that never reads.
+"""Users' time: 1,000 subscribers x 100 messages a second, 10,000 x 10; and 1,000 x 20 beside a reader that never reads.
 
 Every message carries the time it was due, so that a publisher that is held up shows as late messages and
 not as fewer ones (no coordinated omission).
@@ -13,11 +13,14 @@ from typing import Any
 
 from benchmarks.contenders import Contender
 from benchmarks.load import LoadClient
-from benchmarks.machine import BenchmarkError, CpuMeter
+from benchmarks.machine import BenchmarkError, CpuMeter, rss_bytes
 from benchmarks.processes import Server
 from benchmarks.scenarios.common import MESSAGE_BYTES, SETTLE_S, Bench, complaints, say
 
-RATE = 20
+# (subscribers, messages a second)
+LOADS = ((1000, 100), (10_000, 10))
+QUICK_LOADS = ((50, 100), (100, 10))
+STALLED_LOAD = (1000, 20)
 # What the stalled reader already waits for when the clock starts, beyond what the kernel buffers took: so near
 # to the 1,000 messages of an outbox that a server with such a limit meets it, and acts, within the run.
 STALLED_BACKLOG = 900
@@ -27,14 +30,27 @@ LEAD_IN_S = 1.0
 
 def run(bench: Bench) -> dict[str, Any]:
     """All contenders, alternating; every measurement as it was."""
-    subscribers, seconds = (50, 2.0) if bench.quick else (1000, 10.0)
+    loads, seconds = (QUICK_LOADS, 2.0) if bench.quick else (LOADS, 10.0)
     measurements = []
-    for round_, contender in bench.alternating():
-        for stalled in (0, 1):
-            result = _session(bench, contender, subscribers, seconds, stalled)
-            measurements.append({"round": round_, "contender": contender.name, "stalled": stalled, **result})
-            say(f"fixed rate round {round_ + 1}, {contender.name}, {stalled} stalled: {_summary(result)}")
-    return {"subscribers": subscribers, "rate": RATE, "seconds": seconds, "measurements": measurements}
+    for round_, contender in bench.alternating("fixed-rate"):
+        for subscribers, rate in loads:
+            result = _session(bench, contender, subscribers, rate, seconds, stalled=0)
+            about = {"round": round_, "contender": contender.name, "subscribers": subscribers, "rate": rate}
+            measurements.append(about | result)
+            say(f"fixed rate round {round_ + 1}, {contender.name}, {subscribers} x {rate}/s: {_summary(result)}")
+    return {"loads": [list(load) for load in loads], "seconds": seconds, "measurements": measurements}
+
+
+def run_stalled(bench: Bench) -> dict[str, Any]:
+    """The same beside one more reader, which has stopped reading."""
+    subscribers, rate = (50, 20) if bench.quick else STALLED_LOAD
+    seconds = 2.0 if bench.quick else 10.0
+    measurements = []
+    for round_, contender in bench.alternating("stalled"):
+        result = _session(bench, contender, subscribers, rate, seconds, stalled=1)
+        measurements.append({"round": round_, "contender": contender.name, **result})
+        say(f"stalled round {round_ + 1}, {contender.name}: {_summary(result)}")
+    return {"subscribers": subscribers, "rate": rate, "seconds": seconds, "measurements": measurements}
 
 
 def _summary(result: dict[str, Any]) -> str:
@@ -45,15 +61,17 @@ def _summary(result: dict[str, Any]) -> str:
     return "; ".join([text, *result["complaints"]])
 
 
-def _session(bench: Bench, contender: Contender, subscribers: int, seconds: float, stalled: int) -> dict[str, Any]:
+def _session(
+    bench: Bench, contender: Contender, subscribers: int, rate: int, seconds: float, *, stalled: int
+) -> dict[str, Any]:
     # Longer than the 40 s after which uvicorn gives up a WebSocket that answers no ping.
     grace_s = (3.0 if bench.quick else 45.0) if stalled else 5.0
     try:
         with bench.server(contender) as (server, meter), _stalled(bench, contender, server, stalled) as holder:
             options = {"connections": subscribers, "latency": True, "spin": bench.spin, "idle_timeout_s": grace_s}
-            with bench.client(contender, server, **options) as client:
+            with bench.client(contender, server, sources=2, **options) as client:
                 time.sleep(SETTLE_S)
-                result = _paced(server, client, meter, seconds, grace_s)
+                result = _paced(server, client, meter, rate, seconds, grace_s)
                 if holder:
                     result["stalled_still_connected"] = holder.now()["stalled_established"]
                 return result
@@ -74,10 +92,12 @@ def _stalled(bench: Bench, contender: Contender, server: Server, count: int) -> 
         yield holder
 
 
-def _paced(server: Server, client: LoadClient, meter: CpuMeter, seconds: float, grace_s: float) -> dict[str, Any]:
+def _paced(
+    server: Server, client: LoadClient, meter: CpuMeter, rate: int, seconds: float, grace_s: float
+) -> dict[str, Any]:
     before = meter.read()
-    pace = {"seconds": seconds, "lead_in_s": LEAD_IN_S, "rate": RATE, "size": MESSAGE_BYTES}
-    wanted = int((LEAD_IN_S + seconds) * RATE)
+    pace = {"seconds": seconds, "lead_in_s": LEAD_IN_S, "rate": rate, "size": MESSAGE_BYTES}
+    wanted = int((LEAD_IN_S + seconds) * rate)
     frozen = False
     try:
         answer = server.command(LEAD_IN_S + seconds + grace_s, do="pace", **pace)
@@ -95,6 +115,7 @@ def _paced(server: Server, client: LoadClient, meter: CpuMeter, seconds: float, 
         "latency_ns": phase["latency_ns"],
         "histogram_ns": phase["histogram_ns"],
         "silence_max_s": phase["wall_s"] if not phase["messages"] else phase["silence_max_s"],
+        "rss_bytes": rss_bytes(server.pid),
         "core_share": cpu.total_s / phase["wall_s"],
         "others_share": cpu.others_share,
         "client_share": phase["client_busy_s"] / phase["wall_s"],

@@ -23,9 +23,16 @@ class Frame(NamedTuple):
 
 
 def frame(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, reserved: int = 0, length: int = -1
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    masked: bool = True,
+    reserved: int = 0,
+    length: int = -1,
+    mask: bytes = bytes(4),
 ) -> bytes:
-    """A client's frame. The mask is all zero, so the payload stays readable. ``length``: a lie about it."""
+    """A client's frame. With the mask that is all zero the payload stays readable. ``length``: a lie about it."""
     length = len(payload) if length < 0 else length
     first = (0x80 if fin else 0) | reserved << 4 | opcode
     mask_bit = 0x80 if masked else 0
@@ -35,7 +42,21 @@ def frame(
         head = struct.pack("!BBH", first, mask_bit | 126, length)
     else:
         head = struct.pack("!BBQ", first, mask_bit | 127, length)
-    return head + (bytes(4) if masked else b"") + payload
+    if masked and any(mask):
+        payload = xor(payload, mask)
+    return head + (mask if masked else b"") + payload
+
+
+def xor(payload: bytes, mask: bytes) -> bytes:
+    """The payload with the mask on it, or off again (5.3): by arithmetic on one large number."""
+    size = len(payload)
+    repeated = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload) ^ int.from_bytes(repeated)).to_bytes(size)
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    """What a close frame carries."""
+    return struct.pack("!H", code) + reason.encode()
 
 
 def split(data: bytes) -> tuple[list[Frame], bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tidewire.brokers.base import Retention
@@ -25,15 +25,13 @@ class Log:
 
     keep: int = 500
     ttl_s: float | None = None
+    retention: Retention = field(init=False, repr=False, compare=False)
+    """What the broker keeps."""
 
     def __post_init__(self) -> None:
         if self.keep < 1 or (self.ttl_s is not None and self.ttl_s <= 0):
             raise DeclarationError("Log(keep=, ttl_s=): keep is 1 or more, ttl_s a positive number of seconds or None")
-
-    @property
-    def retention(self) -> Retention:
-        """What the broker keeps."""
-        return Retention(keep=self.keep, ttl_s=self.ttl_s)
+        object.__setattr__(self, "retention", Retention(keep=self.keep, ttl_s=self.ttl_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +47,13 @@ class Latest:
     key: Key = None
     max_per_s: float | None = None
     max_keys: int = 10_000
+    retention: Retention = field(init=False, repr=False, compare=False)
+    """What the broker keeps: the newest of each key."""
 
     def __post_init__(self) -> None:
         if self.max_keys < 1 or (self.max_per_s is not None and self.max_per_s <= 0):
             raise DeclarationError("Latest(max_per_s=, max_keys=): both are positive; leave max_per_s out for no limit")
-
-    @property
-    def retention(self) -> Retention:
-        """What the broker keeps: the newest of each key."""
-        return Retention(keep=self.max_keys, keyed=True)
+        object.__setattr__(self, "retention", Retention(keep=self.max_keys, keyed=True))
 
     def key_of(self, value: object, kind: Kind, payload: bytes) -> str | None:
         """The key of a message; raises ``BadPayload`` when it has none."""
@@ -77,10 +73,8 @@ class Signal:
     A reader whose outbox overflows loses the oldest; that is counted in ``live.stats()``.
     """
 
-    @property
-    def retention(self) -> Retention:
-        """Nothing."""
-        return Retention(keep=0)
+    retention: Retention = field(init=False, repr=False, compare=False, default=Retention(keep=0))
+    """Nothing is kept."""
 
 
 Policy = Log | Latest | Signal

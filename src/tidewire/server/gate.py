@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 from tidewire.errors import DeclarationError, Deny, UnknownTopic
 from tidewire.hub.policy import Latest, Policy
 from tidewire.protocol.message import Kind
-from tidewire.protocol.topics import Template
+from tidewire.protocol.topics import Template, validate_topic
 
 logger = logging.getLogger("tidewire.server")
 
@@ -97,6 +97,9 @@ def _current_operation() -> Operation:
     return _current.get().operation
 
 
+_FOUND_MAX = 10_000
+
+
 class Gate:
     """Every declaration, and the inner app that decides for them."""
 
@@ -107,6 +110,8 @@ class Gate:
         self.declarations: list[Declaration] = []
         # where the routes of each declaration are in the inner app
         self._index: dict[Declaration, int] = {}
+        # what was found for a name, because every publish asks; forgotten when there are too many
+        self._found: dict[str, Declaration] = {}
 
     def declare(self, declaration: Declaration) -> None:
         """Add a declaration; the first declared wins where two match. Raises ``DeclarationError``."""
@@ -121,6 +126,7 @@ class Gate:
         except Exception as error:
             raise DeclarationError(f"topic {declaration.template.text!a}: {error}") from error
         self.declarations.append(declaration)
+        self._found.clear()
         self._index[declaration] = index
 
     def _add_route(
@@ -133,9 +139,16 @@ class Gate:
         _check(route.dependant, declaration.template)
 
     def find(self, topic: str) -> Declaration:
-        """The first declaration that matches; raises ``UnknownTopic``."""
+        """The first declaration that matches a name; raises ``BadTopic`` and ``UnknownTopic``."""
+        known = self._found.get(topic)
+        if known is not None:
+            return known
+        validate_topic(topic)
         for declaration in self.declarations:
             if declaration.template.match(topic) is not None:
+                if len(self._found) >= _FOUND_MAX:
+                    self._found.clear()
+                self._found[topic] = declaration
                 return declaration
         raise UnknownTopic(topic)
 

@@ -13,7 +13,6 @@ from tidewire.hub.policy import Latest
 from tidewire.limits import Limits
 from tidewire.protocol import payload as payloads
 from tidewire.protocol.message import Draft, End, Kind
-from tidewire.protocol.topics import validate_topic
 from tidewire.server.gate import Declaration, Gate
 
 
@@ -27,7 +26,7 @@ class Publisher:
 
     async def publish(self, topic: str, value: object, publish_id: str | None = None) -> Published:
         """Publish what an application gives: ``str`` is text, bytes are bytes, the rest JSON."""
-        declaration = self._gate.find(validate_topic(topic))
+        declaration = self._gate.find(topic)
         draft = self.draft_value(declaration, value, publish_id)
         return await self._hub.publish(topic, declaration.policy, draft)
 
@@ -59,7 +58,7 @@ class Publisher:
 
     async def forget(self, topic: str, key: object) -> Published:
         """Remove ``key`` from a keyed ``Latest`` topic and tell its readers."""
-        declaration = self._gate.find(validate_topic(topic))
+        declaration = self._gate.find(topic)
         if not isinstance(declaration.policy, Latest) or declaration.policy.key is None:
             raise BadPayload(f"the topic {topic!a} has no keys to forget: declare it with Latest(key=...)")
         text = payloads.format_key(key)
@@ -68,7 +67,7 @@ class Publisher:
 
     async def finish(self, topic: str, error: str | None) -> End:
         """End ``topic`` for good."""
-        declaration = self._gate.find(validate_topic(topic))
+        declaration = self._gate.find(topic)
         return await self._hub.finish(topic, declaration.policy, error)
 
 
