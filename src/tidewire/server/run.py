@@ -25,6 +25,7 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 from tidewire.errors import AddressInUse, BadAddress, SeveralProcesses
 from tidewire.limits import RAW_MESSAGE_BYTES_MAX
 from tidewire.server.handler import STATE_PREFIX, Handler, Handlers, is_handler
+from tidewire.server.memory import keep_large_blocks
 from tidewire.server.secrets import hide_secrets_in_logs
 from tidewire.wire.http import HttpProtocol
 from tidewire.wire.uvicorn import Protocol as WebSocketProtocol
@@ -89,6 +90,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that we listen when we do."""
         hide_secrets_in_logs()
+        if self._owns_process:
+            keep_large_blocks()
         await super().startup(sockets=sockets)
         if not self.started or not sockets:
             return

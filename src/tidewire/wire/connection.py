@@ -131,13 +131,16 @@ class Connection:
         is joined, up to ``max_size``, and sent whole. Raises ``ConnectionClosed``, ``TypeError``, and ``TooLarge``
         for an iterable that is joined and over the limit.
         """
-        if isinstance(message, str | bytes):
+        if type(message) is str or type(message) is bytes:
             # the link's own coroutine: one less on the way of every message
             return self._link.send(message)
         return self._send_other(message)
 
     async def _send_other(self, message: Data | Pieces) -> None:
-        if isinstance(message, bytearray | memoryview):
+        if isinstance(message, str | bytes):
+            # of a class of their own
+            await self._link.send(message)
+        elif isinstance(message, bytearray | memoryview):
             await self._link.send(bytes(message))
         elif isinstance(message, Mapping) or not isinstance(message, Iterable | AsyncIterable):
             kind = type(message).__name__

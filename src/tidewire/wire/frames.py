@@ -459,7 +459,7 @@ def frame(first: int, payload: bytes) -> bytes:
     return head(first, len(payload)) + payload
 
 
-_SMALL_TEXT_HEADS: Final = [head(WHOLE_TEXT, size) for size in range(126)]
+SMALL_TEXT_HEADS: Final = [head(WHOLE_TEXT, size) for size in range(126)]
 
 
 def message_frame(message: str | bytes) -> bytes:
@@ -467,7 +467,7 @@ def message_frame(message: str | bytes) -> bytes:
     if isinstance(message, str):
         payload = message.encode()
         if len(payload) < 126:
-            return _SMALL_TEXT_HEADS[len(payload)] + payload
+            return SMALL_TEXT_HEADS[len(payload)] + payload
         return frame(WHOLE_TEXT, payload)
     return frame(WHOLE_BINARY, message)
 

@@ -25,15 +25,14 @@ class Intake:
 
     __slots__ = (
         "_assembler",
-        "_bytes",
         "_is_dropping",
-        "_is_paused",
         "_news",
         "_over",
         "_rooms",
         "_socket",
         "closed",
         "dropped",
+        "is_paused",
         "on_end",
         "waiting",
         "was_read",
@@ -50,12 +49,12 @@ class Intake:
         self._socket = socket
         # oldest first; ``take`` takes from it
         self.waiting: deque[Message] = deque()
-        self._bytes = 0
         # made when the first message in pieces is received whole
         self._assembler: Assembler | None = None
         # the rest of a message of which a piece was dropped is dropped, too
         self._is_dropping = False
-        self._is_paused = False
+        # the socket was told to stop reading
+        self.is_paused = False
         # what the receiver sleeps on, what senders sleep on, and those who wait for the end
         self._news: asyncio.Future[None] | None = None
         self._rooms: list[asyncio.Future[None]] = []
@@ -66,18 +65,20 @@ class Intake:
     def received(self, messages: list[Message]) -> None:
         """Keep these for the receiver."""
         if not self.was_read or self._socket.sent is not None:
-            messages = [message for message in messages if self._has_room(message)]
-        self.waiting.extend(messages)
-        self._bytes += sum(map(len, messages))
-        if self.was_read and self._is_full:
-            self._is_paused = True
+            for message in messages:
+                if self._has_room(message):
+                    self.waiting.append(message)
+        else:
+            self.waiting.extend(messages)
+        if self.was_read and self._is_full():
+            self.is_paused = True
             self._socket.pause_reading()
         if self._news is not None:
             _wake(self._news)
 
-    @property
     def _is_full(self) -> bool:
-        return len(self.waiting) >= INBOX_MESSAGES_MAX or self._bytes >= INBOX_BYTES_MAX
+        # counted when something comes, not for each message that is taken
+        return len(self.waiting) >= INBOX_MESSAGES_MAX or sum(map(len, self.waiting)) >= INBOX_BYTES_MAX
 
     def _has_room(self, message: Message) -> bool:
         """Whether to keep a message that perhaps nobody will receive; half a message is not kept."""
@@ -85,12 +86,12 @@ class Intake:
         if self._is_dropping:
             self._is_dropping = not is_last
             return False
-        if not self._is_full:
+        if not self._is_full():
             return True
         if not self.was_read:
             self.dropped += 1
         while self.waiting and isinstance(self.waiting[-1], Part) and not self.waiting[-1].is_last:
-            self._bytes -= len(self.waiting.pop())
+            self.waiting.pop()
         self._is_dropping = not is_last
         return False
 
@@ -120,11 +121,15 @@ class Intake:
         if not self.waiting:
             return None
         message = self.waiting.popleft()
-        self._bytes -= len(message)
-        if self._is_paused and len(self.waiting) <= _MESSAGES_LOW and self._bytes <= _BYTES_LOW:
-            self._is_paused = False
-            self._socket.resume_reading()
+        if self.is_paused:
+            self.look_for_room()
         return message
+
+    def look_for_room(self) -> None:
+        """Something was taken: read again when little waits."""
+        if len(self.waiting) <= _MESSAGES_LOW and sum(map(len, self.waiting)) <= _BYTES_LOW:
+            self.is_paused = False
+            self._socket.resume_reading()
 
     def take_whole(self) -> str | bytes | None:
         """The oldest message, its pieces joined; None when it is not whole yet."""

@@ -261,10 +261,16 @@ class OpenSocket(asyncio.Protocol):
         return True
 
     def send(self, message: str | bytes) -> bool:
-        """Write a message; returns what ``write`` does."""
-        if self._extension is None:
-            return self.write(frames.message_frame(message))
-        return self.is_open and self.write(frames.compressed_message(self._extension, message))
+        """Write a message; returns what ``write`` does. Small text is framed here: it is what most messages are."""
+        if not self.is_open:
+            return False
+        if self._extension is not None:
+            return self.write(frames.compressed_message(self._extension, message))
+        if isinstance(message, str):
+            payload = message.encode()
+            if len(payload) < 126:
+                return self.write(frames.SMALL_TEXT_HEADS[len(payload)] + payload)
+        return self.write(frames.message_frame(message))
 
     def send_fragment(self, piece: str | bytes, *, is_first: bool, is_last: bool) -> bool:
         """Write a piece of a message (5.4); between the first and the last nothing else may be sent."""

@@ -51,6 +51,7 @@ class RawSocket:
         "_rest_of_pieces",
         "_scope",
         "_socket",
+        "_waiting",
         "remote_address",
         "subprotocol",
     )
@@ -60,6 +61,8 @@ class RawSocket:
         self.remote_address = scope.get("client")
         self._socket = socket
         self._intake = intake
+        # the intake's, looked at for every message
+        self._waiting = intake.waiting
         self._scope = scope
         self._request: Request | None = None
         # a task is inside of ``receive`` or ``receive_pieces``
@@ -125,13 +128,15 @@ class RawSocket:
 
     def take_ready(self) -> str | bytes | None:
         """The next message if it is there and whole: nobody has to wait for it. None: use ``receive``."""
-        intake = self._intake
-        if not intake.waiting or self._is_receiving or self._rest_of_pieces or not intake.was_read:
+        waiting = self._waiting
+        if not waiting or self._is_receiving or self._rest_of_pieces:
             return None
-        if isinstance(intake.waiting[0], Part):
+        message = waiting[0]
+        if isinstance(message, Part) or not self._intake.was_read:
             return None
-        message = intake.take()
-        assert not isinstance(message, Part)
+        waiting.popleft()
+        if self._intake.is_paused:
+            self._intake.look_for_room()
         return message
 
     async def receive(self) -> str | bytes:
