@@ -140,6 +140,8 @@ class _Hand:
             self.writer = writer
             for item in items:
                 await writer.write_one(item)
+        # nobody is kept alive until the next flush
+        self.writer = None
 
     def go_on(self, waiting: Waiting) -> None:
         """Wake the task to finish what waits."""

@@ -32,6 +32,9 @@ _FAST_WAY = (
     "WebSockets go through plain ASGI here; for many times the speed, and readers that can be cut, serve with: "
     "uvicorn app:app --ws tidewire.wire:Protocol, or: tidewire run app:app"
 )
+# ours if anybody listens to it, else the server's, which somebody does
+_LOGGERS = ("tidewire", "uvicorn.error", "hypercorn.error", "_granian")
+
 _HEARTBEAT = Batch((plain.HEARTBEAT,), len(plain.HEARTBEAT), 0)
 
 
@@ -205,7 +208,9 @@ def _tell_the_fast_way(site: Site) -> None:
     """Once: nobody would look for what works already."""
     if not site.is_fast_way_told:
         site.is_fast_way_told = True
-        logging.getLogger("tidewire").info(_FAST_WAY)
+        loggers = [logging.getLogger(name) for name in _LOGGERS]
+        heard = [one for one in loggers if one.hasHandlers() and one.isEnabledFor(logging.INFO)]
+        (heard or loggers)[0].info(_FAST_WAY)
 
 
 async def deny(websocket: WebSocket, refusal: Refusal) -> None:

@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import codecs
 import struct
-import zlib
 from typing import Any, Final, TypeAlias
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.base import Extension
-from websockets.frames import Frame, Opcode
 
 from tidewire.errors import Close
 from tidewire.limits import FRAGMENTS_MAX
 from tidewire.protocol.codes import may_be_sent, shorten_reason
+from tidewire.wire.deflate import deflate, inflate
 
 try:
     from websockets.speedups import apply_mask
@@ -49,8 +48,6 @@ WHOLE_BYTES_MAX: Final = 64 * 1024
 """A frame up to this size is given whole; of a larger one pieces are given as they come."""
 # declared sizes of compressed frames may exceed those of their content by what deflate adds to what it cannot compress
 _DEFLATE_SLACK_BYTES: Final = 1024
-# behind the end of a compressed stream: the rest of an empty block, and what is appended to every message
-_BEHIND_END_BYTES_MAX: Final = 5
 
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -336,32 +333,15 @@ class Reader:
         return text
 
     def _inflate(self, piece: bytes, is_last: bool) -> bytes:
-        """Inflate under the limit (RFC 7692 7.2.2). The extension takes a message in any pieces, as fragments."""
+        """Inflate under the limit: no more is made of it than one byte too much."""
         assert self._extension is not None, "checked by the head"
-        opcode = Opcode(self._opcode) if self._is_first else Opcode.CONT
-        frame = Frame(opcode, piece, fin=is_last, rsv1=self._is_first)
+        room = self._max_size - self._size + 1
         try:
-            inflated = self._extension.decode(frame, max_size=self._max_size - self._size + 1).data
+            return inflate(self._extension, self._opcode, piece, is_first=self._is_first, is_last=is_last, room=room)
         except PayloadTooBig:
             raise _Broken(1009, f"message exceeds, inflated, the limit of {self._max_size} bytes") from None
         except ProtocolError:
             raise _Broken(1002, "what is compressed cannot be inflated") from None
-        self._check_end(is_last)
-        return bytes(inflated)
-
-    def _check_end(self, is_last: bool) -> None:
-        """A peer may end its compressed stream with a message (RFC 7692 7.2.3.4); its next one begins another.
-
-        zlib gives nothing of what comes behind such an end, and keeps it.
-        """
-        extension: Any = self._extension
-        decoder = getattr(extension, "decoder", None)
-        if decoder is None or not decoder.eof:
-            return
-        if len(decoder.unused_data) > _BEHIND_END_BYTES_MAX:
-            raise _Broken(1002, "something stands behind the end of what is compressed")
-        if is_last:
-            extension.decoder = zlib.decompressobj(wbits=-extension.remote_max_window_bits)
 
     def _take_control(self, opcode: int, payload: bytes) -> None:
         if opcode != CLOSE:
@@ -488,8 +468,8 @@ def fragment(piece: str | bytes, extension: Extension | None, *, is_first: bool,
 
 
 def _compressed(extension: Extension, first: int, payload: bytes) -> bytes:
-    made = extension.encode(Frame(Opcode(first & 0x0F), payload, fin=bool(first & _FIN)))
-    return frame(first | (_COMPRESSED if made.rsv1 else 0), bytes(made.data))
+    data, is_marked = deflate(extension, first & 0x0F, payload, is_last=bool(first & _FIN))
+    return frame(first | (_COMPRESSED if is_marked else 0), data)
 
 
 def ping_frame(payload: bytes) -> bytes:

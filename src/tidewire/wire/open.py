@@ -24,6 +24,7 @@ from tidewire.errors import Close, ConnectionClosed, closed_error
 from tidewire.wire import frames
 from tidewire.wire.frames import Message, Reader
 from tidewire.wire.peers import abort_transport
+from tidewire.wire.pings import Pings, give_up
 from tidewire.wire.wheel import Wheel
 
 # what is gathered in one pass is written earlier when it is as much as this
@@ -155,8 +156,8 @@ class OpenSocket(asyncio.Protocol):
         self._ping_timeout_s = ping_timeout_s
         self._ping: bytes | None = None
         self._ping_at = 0.0
-        # the application's pings, oldest first: what they carry, who waits, since when (made when needed)
-        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
+        # the application's pings (made when needed)
+        self._pings: Pings | None = None
         # pongs that wait for a peer that does not read
         self._unread_pongs_bytes = 0
 
@@ -228,14 +229,10 @@ class OpenSocket(asyncio.Protocol):
     def _take_pong(self, payload: bytes) -> None:
         """A pong answers its ping and all before it (5.5.3)."""
         now = self._shared.clock.now()
-        if self._pings and payload in self._pings:
-            for sent in list(self._pings):
-                waiter, since = self._pings.pop(sent)
-                self.latency_s = now - since
-                if not waiter.done():
-                    waiter.set_result(self.latency_s)
-                if sent == payload:
-                    return
+        latency_s = self._pings.answer(payload, now) if self._pings is not None else None
+        if latency_s is not None:
+            self.latency_s = latency_s
+            return
         if payload == self._ping:
             self._ping = None
             self.latency_s = now - self._ping_at
@@ -308,20 +305,15 @@ class OpenSocket(asyncio.Protocol):
             self.owner.may_write()
 
     def ping(self, data: bytes | None) -> asyncio.Future[float]:
-        """Send a ping now; the future gives the round trip in seconds."""
-        if self._pings is None:
-            self._pings = {}
+        """Send a ping now; the future gives the round trip in seconds. Raises what ``Pings.add`` raises."""
         payload = struct.pack("!Q", random.getrandbits(64)) if data is None else data
-        if payload in self._pings:
-            raise ValueError("a ping with the same data waits for its pong already")
-        if len(self._pings) >= limits.PINGS_MAX:
-            raise RuntimeError(f"{limits.PINGS_MAX} pings wait for their pongs already: await some of them first")
         waiter: asyncio.Future[float] = self._shared.loop.create_future()
-        if self._state is _State.OPEN:
-            self._pings[payload] = (waiter, self._shared.clock.now())
+        if self.is_open:
+            self._pings = self._pings or Pings()
+            self._pings.add(payload, waiter, self._shared.clock.now())
             self.transport.write(frames.ping_frame(payload))
         else:
-            _give_up(waiter)
+            give_up(waiter)
         return waiter
 
     # Ending
@@ -440,13 +432,5 @@ class OpenSocket(asyncio.Protocol):
         self._shared.wheel.clear(self)
         self._shared.connections.discard(self)
         self._tell(closed_error(None, self._sent))
-        for waiter, _ in (self._pings or {}).values():
-            _give_up(waiter)
-        self._pings = None
-
-
-def _give_up(waiter: asyncio.Future[float]) -> None:
-    if not waiter.done():
-        waiter.set_exception(closed_error(None, None))
-        # nobody has to await a ping
-        waiter.exception()
+        if self._pings is not None:
+            self._pings.give_up()

@@ -224,6 +224,8 @@ class ServerSocket:
         self._sent = Close(code, reason)
         try:
             async with asyncio.timeout(RAW_CLOSE_S):
+                # granian's close waits for a ``receive`` that has begun
+                await self.leave()
                 await self._send({"type": "websocket.close", "code": code, "reason": reason})
             self._end(self._sent)
         except TimeoutError:
