@@ -11,6 +11,7 @@ import functools
 import gc
 import json
 import sys
+from collections import defaultdict
 from typing import Any
 
 import psutil
@@ -171,6 +172,25 @@ def add_extension(app: FastAPI) -> None:
         return list(app.state.pending)
 
 
+def add_late(app: FastAPI) -> None:
+    """A route that accepts when a test says so, and counts what comes until an empty message."""
+    signs: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    @app.websocket("/late/{name}")
+    async def late(websocket: WebSocket, name: str) -> None:
+        await signs[name].wait()
+        await websocket.accept()
+        sizes = []
+        while data := await websocket.receive_bytes():
+            sizes.append(len(data))
+        await websocket.send_json(sizes)
+        await websocket.close()
+
+    @app.post("/control/accept/{name}")
+    async def accept(name: str) -> None:
+        signs[name].set()
+
+
 def make_app(settings: dict[str, Any]) -> FastAPI:
     live = make_live(settings)
     app = FastAPI(openapi_url=None)
@@ -178,6 +198,7 @@ def make_app(settings: dict[str, Any]) -> FastAPI:
     add_control(app, live)
     add_broken_code(app)
     add_extension(app)
+    add_late(app)
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import struct
 from typing import NamedTuple
 
@@ -89,9 +90,15 @@ def upgrade(path: str, *headers: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def open_websocket(port: int, path: str, *headers: str, receive_buffer: int | None = None) -> Peer:
+def open_websocket(
+    port: int,
+    path: str,
+    *headers: str,
+    receive_buffer: int | None = None,
+    context: ssl.SSLContext | None = None,
+) -> Peer:
     """A peer that has become a WebSocket; ``received`` holds frames from now on."""
-    peer = Peer(port, receive_buffer=receive_buffer)
+    peer = Peer(port, receive_buffer=receive_buffer, context=context)
     peer.send(upgrade(path, *headers))
     peer.receive(lambda data: b"\r\n\r\n" in data)
     head, _, rest = peer.received.partition(b"\r\n\r\n")
@@ -100,9 +107,17 @@ def open_websocket(port: int, path: str, *headers: str, receive_buffer: int | No
     return peer
 
 
-def follow(port: int, topic: str, *, query: str = "", receive_buffer: int | None = None) -> Peer:
+def follow(
+    port: int,
+    topic: str,
+    *,
+    query: str = "",
+    receive_buffer: int | None = None,
+    context: ssl.SSLContext | None = None,
+) -> Peer:
     """A WebSocket on ``topic`` that is live: it has been told its position."""
-    peer = open_websocket(port, f"/live/{topic}?positions=1&{query}", receive_buffer=receive_buffer)
+    path = f"/live/{topic}?positions=1&{query}"
+    peer = open_websocket(port, path, receive_buffer=receive_buffer, context=context)
     peer.receive(lambda data: split(data)[0])
     return peer
 

@@ -6,12 +6,13 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 class Server:
     """One server process. ``log`` is all that it and its libraries have written."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, *, is_stock: bool) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], log: Path, *, is_stock: bool, context: ssl.SSLContext | None = None
+    ) -> None:
+        # what a client of it trusts, where it speaks TLS
+        self.context = context
         # uvicorn with its own classes
         self.is_stock = is_stock
         self.process = process
@@ -63,7 +68,10 @@ class Server:
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
         """One request on a connection of its own: status and body."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        if self.context is None:
+            connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        else:
+            connection = HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE_S, context=self.context)
         try:
             connection.request(method, path, body, {"connection": "close", **headers})
             answer = connection.getresponse()
@@ -104,7 +112,7 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, flavour: str, **settings: Any) -> Iterator[Server]:
+def serving(folder: Path, flavour: str, *, context: ssl.SSLContext | None = None, **settings: Any) -> Iterator[Server]:
     """A server process until the end of the block; its log goes into ``folder``."""
     log = folder / f"{flavour}-{time.monotonic_ns()}.log"
     with log.open("wb") as output:
@@ -117,7 +125,7 @@ def serving(folder: Path, flavour: str, **settings: Any) -> Iterator[Server]:
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Server(process, log, is_stock=flavour == "stock")
+        yield Server(process, log, is_stock=flavour == "stock", context=context)
     finally:
         if process.poll() is None:
             process.kill()
@@ -127,12 +135,14 @@ def serving(folder: Path, flavour: str, **settings: Any) -> Iterator[Server]:
 class Peer:
     """A blocking socket that does as a test says, and nothing by itself."""
 
-    def __init__(self, port: int, *, receive_buffer: int | None = None) -> None:
+    def __init__(self, port: int, *, receive_buffer: int | None = None, context: ssl.SSLContext | None = None) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE_S)
         self.socket.connect(("127.0.0.1", port))
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.received = b""
 
     def __enter__(self) -> Peer:
@@ -169,7 +179,7 @@ class Peer:
         while sent < most:
             try:
                 sent += self.socket.send(data)
-            except (ConnectionResetError, BrokenPipeError):
+            except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
                 return sent
         raise AssertionError(f"the server took {sent} bytes and did not cut the line")
 

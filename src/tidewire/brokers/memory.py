@@ -76,12 +76,13 @@ class MemoryBroker:
         state = self._touch(topic, retention)
         if state.end is not None:
             raise TopicFinished(topic, str(Position(state.epoch, state.top)))
-        known = self._known_id(state, draft.id)
-        if known is not None:
-            return Published(Position(state.epoch, known), duplicate=True)
+        if state.ids or draft.id is not None:
+            known = self._known_id(state, draft.id)
+            if known is not None:
+                return Published(Position(state.epoch, known), duplicate=True)
         offset = self._append(topic, state, draft)
         if draft.id is not None:
-            state.ids[draft.id] = (offset, self.clock.now())
+            state.ids[draft.id] = (offset, state.touched_at)
         return Published(Position(state.epoch, offset))
 
     def _carry_unnumbered(self, topic: str, draft: Draft) -> Published:
@@ -95,15 +96,16 @@ class MemoryBroker:
     def _append(self, topic: str, state: _Topic, draft: Draft) -> int:
         """Number, keep and deliver ``draft``, then the removal of a key that had to go for it; returns its number."""
         offset = self._append_one(topic, state, draft)
-        overflow, state.overflow = state.overflow, []
-        for dropped in overflow:
-            self._append_one(topic, state, Draft(removal(dropped.key), Kind.JSON, dropped.key, removed=True))
+        if state.overflow:
+            overflow, state.overflow = state.overflow, []
+            for dropped in overflow:
+                self._append_one(topic, state, Draft(removal(dropped.key), Kind.JSON, dropped.key, removed=True))
         return offset
 
     def _append_one(self, topic: str, state: _Topic, draft: Draft) -> int:
         state.top += 1
         message = Message(draft.payload, draft.kind, state.epoch, state.top, draft.key, draft.removed)
-        state.overflow = state.history.append(message, self.clock.now())
+        state.overflow = state.history.append(message, state.touched_at)
         if state.overflow and not state.warned:
             state.warned = True
             most = state.retention.keep

@@ -55,8 +55,9 @@ class Fanout:
         self._joining: dict[Subscription, None] = {}
         # the word that the topic is finished, once it has come
         self.end: End | None = None
-        # newest position delivered; None until the first message
-        self.position: Position | None = None
+        # newest position delivered, in parts: compared for each message; no epoch until the first
+        self._epoch = ""
+        self._offset = 0
         # newest position that was flushed: of what is newer, somebody who has it already is not told again
         self._flushed: Position | None = None
         # oldest position that a reader of a Latest topic began with, to see a loss before anything was delivered
@@ -80,28 +81,29 @@ class Fanout:
             return False
         self._gathered.append(message)
         self._gathered_bytes += len(message.payload)
-        return self._holds(1)
-
-    def _holds(self, times: int) -> bool:
-        """Whether so many times the most is gathered that should be."""
-        return (
-            len(self._gathered) >= times * self._limits.gather_messages_max
-            or self._gathered_bytes >= times * self._limits.gather_bytes_max
-        )
+        limits = self._limits
+        return len(self._gathered) >= limits.gather_messages_max or self._gathered_bytes >= limits.gather_bytes_max
 
     @property
     def is_overfull(self) -> bool:
         """Far more has gathered than there should, because a sweep takes long."""
-        return self._holds(_OVERFULL)
+        return (
+            len(self._gathered) >= _OVERFULL * self._limits.gather_messages_max
+            or self._gathered_bytes >= _OVERFULL * self._limits.gather_bytes_max
+        )
 
     def _in_sequence(self, message: Message) -> bool:
         """Brokers deliver densely; where one did not, drop what was seen and tell what was missed."""
         if not message.offset:
             return True
-        last, here = self.position, position_of(message)
+        if message.offset == self._offset + 1 and message.epoch == self._epoch:
+            self._offset = message.offset
+            return True
+        here = position_of(message)
+        last = Position(self._epoch, self._offset) if self._epoch else None
         if last is not None and here <= last:
             return False
-        self.position = here
+        self._epoch, self._offset = here
         if last is None and self._read_up_to is not None and here > self._read_up_to:
             last = self._read_up_to
         if last is not None and not follows(last, message):

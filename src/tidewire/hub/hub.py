@@ -194,13 +194,14 @@ class Hub:
         """Begin to hand out everything that has gathered; a publisher that yields calls it too."""
         self._unyielded_messages = self._unyielded_bytes = 0
         if self._unflushed:
-            self._last_flush = self.clock.now()
             self._due.update(self._unflushed)
             self._unflushed.clear()
         self._turn()
 
     def _turn(self) -> None:
         """Write to as many readers as one pass of the loop may, topic after topic in turn."""
+        if not self._due:
+            return
         budget = self.limits.flush_writes_max
         while self._due and budget > 0:
             fanout = next(iter(self._due))
@@ -210,7 +211,10 @@ class Hub:
             budget = fanout.sweep(budget)
             if fanout.is_sweeping or (fanout.has_gathered and fanout not in self._unflushed):
                 self._due[fanout] = None
-        if self._due and not self._turn_scheduled:
+        if not self._due:
+            # the window begins when everybody has been written to: that may have taken longer than it is
+            self._last_flush = self.clock.now()
+        elif not self._turn_scheduled:
             self._turn_scheduled = True
             self.clock.call_soon(self._next_turn)
 

@@ -9,6 +9,7 @@ A small subclass of uvicorn's own on httptools. It adds what an ASGI application
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -33,6 +34,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._finished = False
         # a transport that is closing may still hold what nobody reads; one that is lost does not
         self._lost = False
+        # what has come with the call that is being handled
+        self._data = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that sends nothing has the same deadline as one that never ends its head."""
@@ -62,7 +65,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self._in_head:
             self._arm_deadline()
         progress = self._progress
+        self._data = data
         super().data_received(data)
+        self._data = b""
         self._idle_bytes = self._idle_bytes + len(data) if self._progress == progress else 0
         if self._idle_bytes > limits.HEAD_BYTES_MAX:
             self._refuse_head()
@@ -121,7 +126,12 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._finished = True
         self._disarm_deadline()
+        # called while httptools' HttpParserUpgrade is handled, which says where the request has ended
+        upgrade = sys.exception()
+        early = b"" if upgrade is None else self._data[upgrade.args[0] :]
         super().handle_websocket_upgrade()
+        if early:
+            self.transport.get_protocol().data_received(early)  # type: ignore[attr-defined]
 
     def send_400_response(self, msg: str) -> None:
         """Not into a response that is under way."""

@@ -206,6 +206,9 @@ class OpenSocket(asyncio.Protocol):
             self._is_reading_paused = False
             if self._state is not _State.LOST:
                 self.transport.resume_reading()
+            if self._state is _State.OPEN and self._ping is not None and self._ping_timeout_s is not None:
+                # its pong may be in the kernel: time that we did not listen does not count
+                self._shared.wheel.set(self, self._ping_timeout_s)
 
     def _take_controls(self) -> None:
         controls, self._reader.controls = self._reader.controls, []
@@ -326,8 +329,10 @@ class OpenSocket(asyncio.Protocol):
         """Say goodbye behind what is written, and wait so long for the peer's close frame. Twice is nothing."""
         if self._state is not _State.OPEN:
             return
-        self._sent = Close(code, reason)
-        self._out.append(frames.close_frame(self._sent))
+        close = Close(code, reason)
+        # raises for a code that cannot be sent: nothing has happened then
+        self._out.append(frames.close_frame(close))
+        self._sent = close
         self._turn_to(_State.CLOSING)
         self.flush()
         self._shared.wheel.set(self, patience_s)
@@ -336,6 +341,9 @@ class OpenSocket(asyncio.Protocol):
     def abort(self) -> None:
         """Drop it at once, with everything that waits for the peer."""
         if self._state is not _State.LOST:
+            self._turn_to(_State.CLOSED)
+            self._out.clear()
+            self._out_bytes = 0
             abort_transport(self.transport)
 
     def shutdown(self) -> None:
@@ -351,12 +359,14 @@ class OpenSocket(asyncio.Protocol):
         if self._state is _State.OPEN:
             self._sent = received
             self._out.append(frames.close_frame(received))
-            self._tell(closed_error(received, received, received_first=True))
+            closed = closed_error(received, received, received_first=True)
         elif self._state is _State.CLOSING:
-            self._tell(closed_error(received, self._sent, received_first=False))
+            closed = closed_error(received, self._sent, received_first=False)
         else:
             return
+        # before the owner hears of it: nothing it does about it may be written any more
         self._close_transport()
+        self._tell(closed)
 
     def _refuse(self, failure: Close) -> None:
         """Say why, and read away what the peer still sends: closing with input unread resets the line (RFC 1122

@@ -105,6 +105,8 @@ class Protocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """First the head of the request, whole, as uvicorn's HTTP classes give it; then what comes too early."""
+        if self._is_closed:
+            return
         if self._request is not None:
             self._early += data
             if len(self._early) > _EARLY_BYTES_MAX:
@@ -209,8 +211,9 @@ class Protocol(asyncio.Protocol):
         socket = self._socket
         if socket is None or self._is_closed or self._is_handed_over:
             raise RuntimeError("only an accepted WebSocket can be handed over, and only once")
-        self._is_handed_over = True
+        # raises where no owner can be made: then it stays as it was
         owner = socket.owner = make(socket)
+        self._is_handed_over = True
         socket.resume_reading()
         messages = self._events.take_messages()
         if messages:
@@ -260,6 +263,8 @@ class Protocol(asyncio.Protocol):
 
     def _fail(self, error: BaseException) -> None:
         logging.getLogger("uvicorn.error").error("Exception in ASGI application\n", exc_info=error)
+        # nothing of it was sent yet
+        self._denial = None
         if not self._is_answered():
             self._deny(500, [], b"Internal Server Error")
         self._end(1011)
@@ -344,8 +349,9 @@ class Protocol(asyncio.Protocol):
 
     def _close(self, code: int, reason: str) -> None:
         assert self._socket is not None
-        self._is_closed = True
+        # raises for a code that cannot be sent
         self._socket.close(code, reason)
+        self._is_closed = True
         self._events.say_goodbye(code, reason)
 
     def _go_on_denying(self, message: Event) -> None:
@@ -359,10 +365,12 @@ class Protocol(asyncio.Protocol):
             self._deny(status, headers, b"".join(body))
 
     def _deny(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        # raises for a header that cannot be sent
+        answer = handshake.response(status, headers, body)
         self._is_closed = True
         self._events.say_goodbye(1006)
         if not self.transport.is_closing():
-            self.transport.write(handshake.response(status, headers, body))
+            self.transport.write(answer)
             self.transport.close()
 
     def _log(self, what: str) -> None:
