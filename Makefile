@@ -9,6 +9,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 PY := .venv/bin/python
 DEMO_READY := .venv/.installed-demo
 DEV_READY := .venv/.installed-dev
+BENCH_READY := .venv/.installed-bench
 AUTOBAHN_READY := .venv-autobahn/.installed
 
 # ARGS goes to whatever the target runs (make test ARGS="-k hub -x"), PORT to the demo (make demo PORT=9000).
@@ -66,10 +67,10 @@ check-imports: $(DEV_READY)
 	.venv/bin/lint-imports --no-logo
 
 .PHONY: bench bench-quick
-bench: $(DEV_READY) ## run every benchmark: Linux, a C compiler, minutes; nothing else should run meanwhile
+bench: $(BENCH_READY) ## run every benchmark: Linux, a C compiler, Node, an hour; nothing else should run meanwhile
 	$(PY) -m benchmarks.run all $(ARGS)
 
-bench-quick: $(DEV_READY) ## run every benchmark small: shows that they work, its numbers mean little
+bench-quick: $(BENCH_READY) ## run every benchmark small: shows that they work, its numbers mean little
 	$(PY) -m benchmarks.run all --quick $(ARGS)
 
 # ---------------------------------------------------------------- keep it
@@ -97,7 +98,7 @@ clean: ## remove .venv, caches and build results
 
 # A .venv that was copied along with its folder still runs the code of the old place: install again.
 ifneq ($(shell cat .venv/.installed-for 2>/dev/null),$(CURDIR))
-$(DEMO_READY) $(DEV_READY): elsewhere
+$(DEMO_READY) $(DEV_READY) $(BENCH_READY): elsewhere
 endif
 .PHONY: elsewhere
 elsewhere:
@@ -107,6 +108,9 @@ $(DEMO_READY): pyproject.toml constraints.txt scripts/install.sh
 
 $(DEV_READY): pyproject.toml constraints.txt scripts/install.sh
 	@sh scripts/install.sh dev
+
+$(BENCH_READY): pyproject.toml constraints.txt scripts/install.sh
+	@sh scripts/install.sh bench
 
 # The Autobahn Testsuite, which needs a Python of its own (PYTHON27=/path/to/python2.7 says which).
 $(AUTOBAHN_READY): conformance/requirements.txt conformance/requirements-virtualenv.txt scripts/autobahn.sh | $(DEV_READY)

@@ -50,7 +50,8 @@ def main() -> int:
     text, plots = report.write(result)
     print(text)
     if options.scenario == "all" and not (options.contender or options.without or options.quick):
-        publish(text, plots)
+        report.publish(text, plots, DOCS)
+        say("written: docs/benchmarks.md and its plots")
     return 0
 
 
@@ -63,9 +64,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop of all servers in Python"
     )
-    name = {"action": "append", "choices": tuple(CONTENDERS), "default": [], "metavar": "NAME"}
-    parser.add_argument("--contender", **name, help="only these, and what they are compared with (repeatable)")
-    parser.add_argument("--without", **name, help="not these, e.g. where their tools cannot be had (repeatable)")
+    for option, text in (
+        ("--contender", f"only these, and what they are compared with (repeatable): {', '.join(CONTENDERS)}"),
+        ("--without", "not these, e.g. where their tools cannot be had (repeatable)"),
+    ):
+        parser.add_argument(option, action="append", choices=tuple(CONTENDERS), default=[], metavar="NAME", help=text)
     parser.add_argument("--nice", type=int, default=0, help="priority of server and client, e.g. -15 (needs root)")
     return parser.parse_args()
 
@@ -79,7 +82,9 @@ def prepare(options: argparse.Namespace, scenarios: tuple[str, ...]) -> Bench:
     contenders = choose_contenders(options, scenarios)
     missing = dict(filter(None, map(_what_is_missing, contenders)))
     if missing:
-        lines = [f"{contender}: {what}\n  or leave it out: --without {contender}" for contender, what in missing.items()]
+        lines = [
+            f"{contender}: {what}\n  or leave it out: --without {contender}" for contender, what in missing.items()
+        ]
         raise BenchmarkError("some contenders cannot run\n" + "\n".join(lines))
     server_place, client_place = choose_places(options.nice)
     return Bench(
@@ -130,22 +135,9 @@ def keep(result: dict[str, Any], scenario: str) -> None:
     """Write the results and what they say."""
     RESULTS.mkdir(exist_ok=True)
     name = scenario + ("-quick" if result["quick"] else "")
-    text, plots = report.write(result)
     (RESULTS / f"{name}.json").write_text(json.dumps(result))
-    (RESULTS / f"{name}.md").write_text(text)
-    for plot, svg in plots.items():
-        (RESULTS / plot).parent.mkdir(exist_ok=True)
-        (RESULTS / plot).write_text(svg)
+    report.publish(*report.write(result), RESULTS, f"{name}.md")
     say(f"written: benchmarks/results/{name}.json and .md")
-
-
-def publish(text: str, plots: dict[str, str]) -> None:
-    """The report and its plots become the documentation."""
-    (DOCS / "benchmarks.md").write_text(text)
-    for plot, svg in plots.items():
-        (DOCS / plot).parent.mkdir(exist_ok=True)
-        (DOCS / plot).write_text(svg)
-    say("written: docs/benchmarks.md and its plots")
 
 
 if __name__ == "__main__":

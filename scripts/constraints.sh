@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 "$python" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet --upgrade pip
 # hatchling and editables build the project; everything else is what .venv holds.
-"$work/venv/bin/python" -m pip install --quiet --editable '.[demo]' --group dev hatchling editables
+"$work/venv/bin/python" -m pip install --quiet --editable '.[demo]' --group dev --group bench hatchling editables
 {
     sed -n '/^#/p' constraints.txt
     "$work/venv/bin/python" -m pip freeze --all --exclude-editable --exclude setuptools --exclude wheel |

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Lay out .venv and install Tidewire into it, editable, at the versions of constraints.txt.
 #   scripts/install.sh demo    what `make demo` needs
-#   scripts/install.sh dev     that, and what tests, checks and benchmarks need
+#   scripts/install.sh dev     that, and what tests and checks need
+#   scripts/install.sh bench   that, and the contenders of the benchmarks
 # Called by the Makefile, which knows when it is needed. PYTHON=/path/to/python chooses the interpreter.
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,7 +12,8 @@ kind=${1:-dev}
 case $kind in
     demo) wanted="--editable .[demo]" ;;
     dev) wanted="--editable .[demo] --group dev" ;;
-    *) echo "scripts/install.sh: say demo or dev, not '$kind'" >&2; exit 2 ;;
+    bench) wanted="--editable .[demo] --group dev --group bench" ;;
+    *) echo "scripts/install.sh: say demo, dev or bench, not '$kind'" >&2; exit 2 ;;
 esac
 # The last word here is for the isolated environment in which the project itself is built.
 pins="--constraint constraints.txt --build-constraint constraints.txt"
@@ -71,7 +73,9 @@ else
 fi
 
 pwd >.venv/.installed-for
-if [ "$kind" = dev ]; then
-    cp -p $started .venv/.installed-demo
-fi
+# each kind holds the ones before it
+case $kind in
+    dev) cp -p $started .venv/.installed-demo ;;
+    bench) cp -p $started .venv/.installed-demo; cp -p $started .venv/.installed-dev ;;
+esac
 mv $started ".venv/.installed-$kind"

@@ -85,9 +85,9 @@ def _send_loop(launch: Launch) -> list[str]:
 
 FANOUT = frozenset({"fanout", "fixed-rate"})
 EVERYTHING = FANOUT | {"memory", "connect"}
-_UWS = ("--package", "@trufflesuite/uws-js-unofficial")
-# a newer build, which is quicker at receiving and slower at fanning out
-_UWS_NEWER = ("--package", "uwebsockets")
+# Two packages on npm carry its binary; the second is the newer build, and the quicker one
+_UWS_20_30 = ("--package", "@trufflesuite/uws-js-unofficial")
+_UWS = ("--package", "uwebsockets")
 
 
 def _topics() -> Iterable[Contender]:
@@ -110,7 +110,7 @@ def _topics() -> Iterable[Contender]:
     )
     yield Contender(
         "manager_websockets",
-        "ConnectionManager, uvicorn with websockets (its old class)",
+        "ConnectionManager, uvicorn with `websockets` (old)",
         manager("uvicorn", "--ws", "websockets"),
         "/ws/1",
         FANOUT,
@@ -138,6 +138,14 @@ def _topics() -> Iterable[Contender]:
     yield Contender("node_ws", "Node, `ws`", _node("ws.mjs"), "/topic", everything, prepare=tools.need_node)
     yield Contender(
         "node_uws", "Node, uWebSockets.js (C++)", _node("uws.mjs", *_UWS), "/topic", everything, prepare=tools.need_node
+    )
+    yield Contender(
+        "node_uws_20_30",
+        "Node, uWebSockets.js 20.30 (C++)",
+        _node("uws.mjs", *_UWS_20_30),
+        "/topic",
+        frozenset({"fanout"}),
+        prepare=tools.need_node,
     )
     yield Contender("c_send", "the limit: one `send()` each, in C", _send_loop, "/", FANOUT)
 
@@ -210,7 +218,7 @@ def _talkers() -> Iterable[Contender]:
     yield Contender(
         "node_uws_echo",
         "Node, uWebSockets.js (C++)",
-        _node("uws.mjs", *_UWS_NEWER),
+        _node("uws.mjs", *_UWS),
         "/echo",
         echo,
         prepare=tools.need_node,
@@ -225,7 +233,7 @@ def _talkers() -> Iterable[Contender]:
     yield Contender(
         "node_uws_upload",
         "Node, uWebSockets.js (C++)",
-        _node("uws.mjs", *_UWS_NEWER),
+        _node("uws.mjs", *_UWS),
         "/upload",
         upload,
         prepare=tools.need_node,

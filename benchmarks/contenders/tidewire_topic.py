@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from benchmarks.contenders import harness
 from tidewire import Latest, Live, Log, Signal
 
-POLICIES = {
+POLICIES: dict[str, Log | Latest | Signal] = {
     "log": Log(),
     # as many keys as the messages have, more than are published in a tick: nothing is left out
     "latest": Latest(key="id"),

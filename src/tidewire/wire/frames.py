@@ -163,8 +163,8 @@ class Reader:
         try:
             at = self._go_on(data, 0, messages) if self._left else 0
             at = self._read_frames(data, at, messages)
-        except _Broken as broken:
-            self.failure = broken.close
+        except (_Broken, UnicodeDecodeError) as error:
+            self.failure = (error if isinstance(error, _Broken) else _not_utf8(error)).close
             self._is_over = True
             return messages
         if at < len(data) and not self._is_over:
@@ -179,8 +179,8 @@ class Reader:
         The two kinds of frames that nearly all are, whole messages of up to 64 KiB from clients, are read here.
         """
         end = len(data)
-        max_size = self._max_size
-        is_plain = self._mask_bit and not self._opcode
+        take = messages.append
+        is_plain = self._is_plain()
         while end - at >= 2:
             first = data[at]
             length = data[at + 1] - 0x80
@@ -189,27 +189,30 @@ class Reader:
                 at = self._read_frame(data, at, end, messages)
                 if at == before or self._is_over:
                     return at
-                is_plain = self._mask_bit and not self._opcode
+                is_plain = self._is_plain()
                 continue
-            if length < 126:
-                begin = at + 6
-            else:
+            begin = at + 6
+            if length == 126:
                 if end - at < 4:
                     self._needed = 8
                     return at
                 length = data[at + 2] << 8 | data[at + 3]
                 begin = at + 8
-            if length > max_size:
-                raise _too_large(length, max_size)
+                if length > self._max_size:
+                    raise _too_large(length, self._max_size)
             stop = begin + length
             if stop > end:
                 self._needed = stop - at
                 return at
             payload = apply_mask(data[begin:stop], data[begin - 4 : begin])
-            messages.append(payload if first == WHOLE_BINARY else _decode(payload))
+            take(payload.decode() if first == WHOLE_TEXT else payload)
             at = stop
         self._needed = 2
         return at
+
+    def _is_plain(self) -> bool:
+        """Whether the next frame may be read without a look at anything else: nothing small can be too large."""
+        return bool(self._mask_bit) and not self._opcode and self._max_size >= 125
 
     def _read_frame(self, data: bytes, at: int, end: int, messages: list[Message]) -> int:
         """Read one frame of any kind (5.2); returns where the next begins, or ``at`` when this one is not whole."""
