@@ -107,13 +107,13 @@ class OpenSocket(asyncio.Protocol):
         "_ping_timeout_s",
         "_pings",
         "_reader",
-        "_sent",
         "_shared",
         "_state",
         "_unread_pongs_bytes",
         "is_open",
         "latency_s",
         "owner",
+        "sent",
         "spoke",
         "transport",
         "writable",
@@ -145,8 +145,8 @@ class OpenSocket(asyncio.Protocol):
         # whole frames, gathered until the end of this pass or until the peer reads
         self._out: list[bytes] = []
         self._out_bytes = 0
-        # the close frame we have sent, or are about to
-        self._sent: Close | None = None
+        # the close frame of ours, once it is on its way
+        self.sent: Close | None = None
         # the owner knows the end
         self._is_told = False
         self._is_reading_paused = False
@@ -169,11 +169,6 @@ class OpenSocket(asyncio.Protocol):
             self._shared.wheel.set(self, self._ping_interval_s)
         if early:
             self.data_received(early)
-
-    @property
-    def sent(self) -> Close | None:
-        """The close frame of ours, once it is on its way."""
-        return self._sent
 
     # Reading
 
@@ -332,7 +327,7 @@ class OpenSocket(asyncio.Protocol):
         close = Close(code, reason)
         # raises for a code that cannot be sent: nothing has happened then
         self._out.append(frames.close_frame(close))
-        self._sent = close
+        self.sent = close
         self._turn_to(_State.CLOSING)
         self.flush()
         self._shared.wheel.set(self, patience_s)
@@ -350,18 +345,18 @@ class OpenSocket(asyncio.Protocol):
         """uvicorn's: the server stops."""
         if self._state is _State.OPEN:
             self.close(1012, patience_s=limits.CLOSE_IN_A_HURRY_S)
-            self._tell(closed_error(None, self._sent))
+            self._tell(closed_error(None, self.sent))
         elif self._state is not _State.LOST:
             self._shared.wheel.set(self, limits.CLOSE_IN_A_HURRY_S)
 
     def _take_close(self, received: Close) -> None:
         """The peer's close frame: the answer to ours, or to be answered with the same code (5.5.1)."""
         if self._state is _State.OPEN:
-            self._sent = received
+            self.sent = received
             self._out.append(frames.close_frame(received))
             closed = closed_error(received, received, received_first=True)
         elif self._state is _State.CLOSING:
-            closed = closed_error(received, self._sent, received_first=False)
+            closed = closed_error(received, self.sent, received_first=False)
         else:
             return
         # before the owner hears of it: nothing it does about it may be written any more
@@ -375,7 +370,7 @@ class OpenSocket(asyncio.Protocol):
         if self._state >= _State.DISCARDING or self.transport.is_closing():
             return
         if self._state is _State.OPEN:
-            self._sent = failure
+            self.sent = failure
             self._out.append(frames.close_frame(failure))
         self._turn_to(_State.DISCARDING)
         if self._out:
@@ -383,7 +378,7 @@ class OpenSocket(asyncio.Protocol):
         self.resume_reading()
         self._lingers_until = self._shared.clock.now() + limits.REFUSED_LINGER_S
         self._close_when_quiet()
-        self._tell(closed_error(None, self._sent))
+        self._tell(closed_error(None, self.sent))
 
     def _discard(self, data: bytes) -> None:
         """The line is closed when it has gone quiet, and before its time is over."""
@@ -441,6 +436,6 @@ class OpenSocket(asyncio.Protocol):
         self._out_bytes = 0
         self._shared.wheel.clear(self)
         self._shared.connections.discard(self)
-        self._tell(closed_error(None, self._sent))
+        self._tell(closed_error(None, self.sent))
         if self._pings is not None:
             self._pings.give_up()
