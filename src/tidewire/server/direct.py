@@ -111,17 +111,22 @@ class SocketConnection:
 
     def ended(self, closed: ConnectionClosed) -> None:
         """Nobody is there any more, or both sides have closed."""
-        if self.verdict is None:
+        if self.verdict is not None:
+            self._stop_publishing()
+        else:
+            # the peer has gone by itself: what it sent before is published
             self.verdict = Verdict(GONE)
         self._goodbye_said = True
         self.outbox.close()
-        if self._inbound is not None:
-            self._inbound.cancel()
         if self._subscribing is not None:
             self._subscribing.cancel()
         if self._subscription is not None:
             self._site.hub.unsubscribe(self._subscription)
         self._site.leave(self, self._address)
+
+    def _stop_publishing(self) -> None:
+        if self._inbound is not None:
+            self._inbound.cancel()
 
     def must_wait(self) -> None:
         """The outbox queues from now on."""
@@ -200,5 +205,6 @@ class SocketConnection:
         """Whatever was decided, it has taken too long: abort."""
         self.verdict = self.verdict or Verdict(GONE)
         self.outbox.close()
+        self._stop_publishing()
         self._socket.abort()
         self._site.leave(self, self._address)

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from tidewire.errors import BadPayload, TidewireError, TooLarge, TopicFinished
 from tidewire.protocol import codes
 from tidewire.protocol.message import Kind
-from tidewire.server.connection import Connection, Verdict
+from tidewire.server.connection import GONE, Connection, Verdict
 from tidewire.server.gate import Declaration, Operation, Refusal
 from tidewire.server.publisher import decode, frame_kind
 from tidewire.server.site import Site
@@ -50,8 +50,8 @@ class Publishing:
         self._topic = topic
         self._declaration = declaration
 
-    async def publish(self, message: str | bytes, connection: Connection) -> None:
-        """Publish one message, or end the connection with the reason why not."""
+    async def publish(self, message: str | bytes, connection: Connection) -> bool:
+        """Publish one message, or end the connection with the reason why not; whether the next may be tried."""
         declaration = self._declaration
         try:
             kind, data = frame_kind(declaration, message)
@@ -60,24 +60,27 @@ class Publishing:
             admission = await self._site.gate.ask(declaration, operation, self._http)
             if isinstance(admission, Refusal):
                 connection.end(Verdict(codes.DENIED.code, admission.sentence))
-                return
+                return False
             await self._site.publisher.publish_draft(self._topic, declaration, draft)
         except TooLarge as error:
             connection.end(Verdict(codes.TOO_LARGE.code, str(error)))
+            return False
         except BadPayload as error:
             mismatch = (declaration.payload is Kind.BYTES) != isinstance(message, bytes)
             is_promised = declaration.payload is not None
             code = codes.UNSUPPORTED_DATA if is_promised and mismatch else codes.BAD_PAYLOAD
             connection.end(Verdict(code.code, str(error)))
+            return False
         except TopicFinished:
             # its own end is on the way through the outbox
-            return
+            pass
+        return True
 
 
 class Inbound:
     """Messages of a handed-over socket that wait to be published, and the task that does it while there are any.
 
-    Full: the socket stops reading until all of them are published.
+    Full: the socket stops reading until all of them are published. What a peer has sent before it left is published.
     """
 
     __slots__ = ("_assembler", "_connection", "_publishing", "_socket", "_task", "_waiting", "_waiting_bytes")
@@ -105,16 +108,21 @@ class Inbound:
 
     async def _publish_all(self) -> None:
         try:
-            while self._waiting and self._connection.verdict is None:
+            while self._waiting and self._may_go_on():
                 message = self._waiting.popleft()
                 self._waiting_bytes -= len(message)
-                await self._publishing.publish(message, self._connection)
+                if not await self._publishing.publish(message, self._connection):
+                    break
         finally:
             self._task = None
             self._socket.resume_reading()
 
+    def _may_go_on(self) -> bool:
+        verdict = self._connection.verdict
+        return verdict is None or verdict.code == GONE
+
     def cancel(self) -> None:
-        """The connection has ended: what was not published is not."""
+        """We have ended the connection: what was not published is not."""
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()

@@ -24,11 +24,7 @@ from tidewire.errors import Close
 from tidewire.limits import FRAGMENTS_MAX
 from tidewire.protocol.codes import may_be_sent, shorten_reason
 from tidewire.wire.deflate import deflate, inflate
-
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # a platform without a wheel: the same in Python, a hundred times slower
-    from websockets.utils import apply_mask
+from tidewire.wire.mask import apply_mask
 
 CONTINUATION: Final = 0x0
 TEXT: Final = 0x1
@@ -148,13 +144,13 @@ class Reader:
         self._decoder: Any = None
         self._is_over = False
 
-    def feed(self, data: bytes) -> list[Message]:
-        """Take what has come; returns the messages, and pieces of messages, that it completes."""
+    def feed(self, data: bytes | memoryview) -> list[Message]:
+        """Take what has come; returns the messages, and pieces of messages, that it completes. ``data`` is not kept."""
         messages: list[Message] = []
         if self._is_over:
             return messages
         if self._held is not None:
-            self._held.append(data)
+            self._held.append(bytes(data))
             self._held_bytes += len(data)
             if self._held_bytes < self._needed:
                 return messages
@@ -168,12 +164,12 @@ class Reader:
             self._is_over = True
             return messages
         if at < len(data) and not self._is_over:
-            rest = data[at:]
+            rest = bytes(data[at:])
             self._held = [rest]
             self._held_bytes = len(rest)
         return messages
 
-    def _read_frames(self, data: bytes, at: int, messages: list[Message]) -> int:
+    def _read_frames(self, data: bytes | memoryview, at: int, messages: list[Message]) -> int:
         """Read whole frames from ``at`` on; returns where the first one begins that is not whole.
 
         The two kinds of frames that nearly all are, whole messages of up to 64 KiB from clients, are read here.
@@ -214,7 +210,7 @@ class Reader:
         """Whether the next frame may be read without a look at anything else: nothing small can be too large."""
         return bool(self._mask_bit) and not self._opcode and self._max_size >= 125
 
-    def _read_frame(self, data: bytes, at: int, end: int, messages: list[Message]) -> int:
+    def _read_frame(self, data: bytes | memoryview, at: int, end: int, messages: list[Message]) -> int:
         """Read one frame of any kind (5.2); returns where the next begins, or ``at`` when this one is not whole."""
         first, second = data[at], data[at + 1]
         length = second & 0x7F
@@ -234,7 +230,7 @@ class Reader:
         if stop > end and (length <= WHOLE_BYTES_MAX or end < begin):
             self._needed = stop - at if length <= WHOLE_BYTES_MAX else begin - at
             return at
-        mask = data[begin - 4 : begin] if self._mask_bit else b""
+        mask = bytes(data[begin - 4 : begin]) if self._mask_bit else b""
         if first & 0x08:
             self._take_control(first & 0x0F, _unmask(data[begin:stop], mask))
             return stop
@@ -288,7 +284,7 @@ class Reader:
         if self._fragments > self._fragments_max:
             raise _Broken(1009, f"a message of more than {self._fragments_max} fragments")
 
-    def _go_on(self, data: bytes, at: int, messages: list[Message]) -> int:
+    def _go_on(self, data: bytes | memoryview, at: int, messages: list[Message]) -> int:
         """Take the next piece of a large frame, from ``at`` on; returns where it ends."""
         size = min(self._left, len(data) - at)
         view = memoryview(data)[at : at + size]
@@ -354,8 +350,8 @@ class Reader:
         self._is_over = True
 
 
-def _unmask(payload: bytes, mask: bytes) -> bytes:
-    return apply_mask(payload, mask) if mask else payload
+def _unmask(payload: bytes | memoryview, mask: bytes) -> bytes:
+    return apply_mask(payload, mask) if mask else bytes(payload)
 
 
 def _decode(payload: bytes) -> str:

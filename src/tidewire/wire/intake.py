@@ -51,7 +51,7 @@ class Intake:
         self.waiting: deque[Message] = deque()
         # made when the first message in pieces is received whole
         self._assembler: Assembler | None = None
-        # the rest of a message of which a piece was dropped is dropped, too
+        # the rest of a message of which a piece was dropped is dropped too
         self._is_dropping = False
         # the socket was told to stop reading
         self.is_paused = False
@@ -64,7 +64,7 @@ class Intake:
 
     def received(self, messages: list[Message]) -> None:
         """Keep these for the receiver."""
-        if not self.was_read or self._socket.sent is not None:
+        if not self.was_read or self._is_dropping or self._socket.sent is not None:
             for message in messages:
                 if self._has_room(message):
                     self.waiting.append(message)
@@ -81,18 +81,22 @@ class Intake:
         return len(self.waiting) >= INBOX_MESSAGES_MAX or sum(map(len, self.waiting)) >= INBOX_BYTES_MAX
 
     def _has_room(self, message: Message) -> bool:
-        """Whether to keep a message that perhaps nobody will receive; half a message is not kept."""
+        """Whether to keep a message that perhaps nobody will receive; half a message is not kept.
+
+        While we close nothing is kept behind what was dropped: its beginning may have been received.
+        """
+        is_closing = self._socket.sent is not None
         is_last = not isinstance(message, Part) or message.is_last
         if self._is_dropping:
-            self._is_dropping = not is_last
+            self._is_dropping = is_closing or not is_last
             return False
-        if not self._is_full():
+        if (self.was_read and not is_closing) or not self._is_full():
             return True
         if not self.was_read:
             self.dropped += 1
         while self.waiting and isinstance(self.waiting[-1], Part) and not self.waiting[-1].is_last:
             self.waiting.pop()
-        self._is_dropping = not is_last
+        self._is_dropping = is_closing or not is_last
         return False
 
     def ended(self, closed: ConnectionClosed) -> None:

@@ -27,6 +27,9 @@ from tidewire.wire.peers import abort_transport
 from tidewire.wire.pings import Pings, give_up
 from tidewire.wire.wheel import Wheel
 
+# what one read takes at most; less than the second is copied first, because small frames are read faster so
+_READ_BYTES_MAX = 256 * 1024
+_COPIED_BYTES = 16 * 1024
 # what is gathered in one pass is written earlier when it is as much as this
 _GATHER_BYTES_MAX = 64 * 1024
 _FLUSHES_PER_PASS = 256
@@ -51,12 +54,14 @@ class Owner(Protocol):
 class Shared:
     """What the connections of one server share: a wheel, and those that have written in this pass of the loop."""
 
-    __slots__ = ("_written", "clock", "connections", "loop", "wheel")
+    __slots__ = ("_written", "buffer", "clock", "connections", "loop", "wheel")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Any], clock: Clock | None = None) -> None:
         self.loop = loop
         self.clock = clock or LoopClock()
         self.wheel = Wheel(self.clock)
+        # what comes is put here
+        self.buffer = memoryview(bytearray(_READ_BYTES_MAX))
         # uvicorn's set, which it waits for at a shutdown
         self.connections = connections
         self._written: list[OpenSocket] = []
@@ -86,7 +91,7 @@ class _State(enum.IntEnum):
     LOST = 4
 
 
-class OpenSocket(asyncio.Protocol):
+class OpenSocket(asyncio.BufferedProtocol):
     """An open WebSocket. ``start`` takes the transport over.
 
     ``max_size``: bytes of one message. ``ping_interval_s``: None for no pings; ``ping_timeout_s``: None for waiting
@@ -172,8 +177,17 @@ class OpenSocket(asyncio.Protocol):
 
     # Reading
 
-    def data_received(self, data: bytes) -> None:
-        """asyncio's: bytes have come."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio's: where to put what has come. One for all: it is read before anything else can come."""
+        return self._shared.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """asyncio's: so much has come."""
+        view = self._shared.buffer[:nbytes]
+        self.data_received(bytes(view) if nbytes < _COPIED_BYTES else view)
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Bytes have come; they are not looked at after this call."""
         if self._state >= _State.DISCARDING:
             if self._state is _State.DISCARDING:
                 self._discard(data)
@@ -380,7 +394,7 @@ class OpenSocket(asyncio.Protocol):
         self._close_when_quiet()
         self._tell(closed_error(None, self.sent))
 
-    def _discard(self, data: bytes) -> None:
+    def _discard(self, data: bytes | memoryview) -> None:
         """The line is closed when it has gone quiet, and before its time is over."""
         if len(data) >= 6 and data[0] == 0x88 and len(data) == 6 + (data[1] & 0x7F):
             # a whole close frame, the answer to ours: nothing comes after it (5.5.1, 7.1.1)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from websockets.http11 import Request
 
 _BUSY = "another task is receiving: let one task receive and hand the messages out"
+_LEFT = "the rest of this message was left and skipped: read recv_streaming() to its end before receiving anything else"
 
 
 def take_socket(
@@ -48,9 +49,9 @@ class RawSocket:
         "_intake",
         "_is_receiving",
         "_request",
-        "_rest_of_pieces",
         "_scope",
         "_socket",
+        "_stream",
         "_waiting",
         "remote_address",
         "subprotocol",
@@ -65,10 +66,10 @@ class RawSocket:
         self._waiting = intake.waiting
         self._scope = scope
         self._request: Request | None = None
-        # a task is inside of ``receive`` or ``receive_pieces``
+        # a task waits in ``receive`` or ``receive_pieces``
         self._is_receiving = False
-        # a message that was received in pieces was left before its last one
-        self._rest_of_pieces = False
+        # who has received a message in pieces and not come to its last one
+        self._stream: object | None = None
         # held while a message is being sent in pieces: nothing may come between (RFC 6455 5.4)
         self._fragmenting: asyncio.Lock | None = None
 
@@ -129,7 +130,7 @@ class RawSocket:
     def take_ready(self) -> str | bytes | None:
         """The next message if it is there and whole: nobody has to wait for it. None: use ``receive``."""
         waiting = self._waiting
-        if not waiting or self._is_receiving or self._rest_of_pieces:
+        if not waiting or self._is_receiving or self._stream is not None:
             return None
         message = waiting[0]
         if isinstance(message, Part) or not self._intake.was_read:
@@ -143,7 +144,7 @@ class RawSocket:
         """The next message; raises how it ended when there is none left."""
         self._begin_receiving()
         try:
-            if self._rest_of_pieces:
+            if self._stream is not None:
                 await self._skip_pieces()
             while (message := self._intake.take_whole()) is None:
                 if self._intake.closed is not None:
@@ -155,26 +156,30 @@ class RawSocket:
 
     async def receive_pieces(self) -> AsyncGenerator[str | bytes]:
         """The next message as it comes: pieces of a large frame, and fragments. What is left unread is skipped."""
+        stream = object()
+        piece = await self._receive_piece(stream, is_first=True)
+        while isinstance(piece, Part):
+            if piece.data:
+                yield piece.data
+            if piece.is_last:
+                return
+            piece = await self._receive_piece(stream, is_first=False)
+        yield piece
+
+    async def _receive_piece(self, stream: object, *, is_first: bool) -> str | bytes | Part:
         self._begin_receiving()
         try:
-            if self._rest_of_pieces:
-                await self._skip_pieces()
-            for begun in self._intake.take_begun():
-                assert isinstance(begun, Part)
-                self._rest_of_pieces = True
-                yield begun.data
-            while True:
-                piece = await self._next_piece()
-                if not isinstance(piece, Part):
-                    yield piece
-                    return
-                self._rest_of_pieces = not piece.is_last
-                if piece.data:
-                    yield piece.data
-                if piece.is_last:
-                    return
+            if is_first:
+                if self._stream is not None:
+                    await self._skip_pieces()
+                self._waiting.extendleft(reversed(self._intake.take_begun()))
+            elif self._stream is not stream:
+                raise RuntimeError(_LEFT)
+            piece = await self._next_piece()
+            self._stream = stream if isinstance(piece, Part) and not piece.is_last else None
         finally:
             self._is_receiving = False
+        return piece
 
     def _begin_receiving(self) -> None:
         if self._is_receiving:
@@ -189,9 +194,10 @@ class RawSocket:
         return piece
 
     async def _skip_pieces(self) -> None:
-        while self._rest_of_pieces:
+        while self._stream is not None:
             piece = await self._next_piece()
-            self._rest_of_pieces = isinstance(piece, Part) and not piece.is_last
+            if not isinstance(piece, Part) or piece.is_last:
+                self._stream = None
 
     # Writing
 
@@ -201,22 +207,30 @@ class RawSocket:
         if not socket.writable or self._fragmenting is not None:
             await self._wait_turn()
         if not socket.is_open:
-            self._check_open()
+            await self._raise_end()
         if socket.send(message):
             # it has just been written: a sender that never waits lets the loop run
             await asyncio.sleep(0)
 
     async def _wait_turn(self) -> None:
-        if self._fragmenting is not None and self._fragmenting.locked():
-            async with self._fragmenting:
-                pass
-        await self._intake.wait_room()
+        """Return when nobody is in the middle of a message in pieces and the peer reads, both at once."""
+        while True:
+            if self._fragmenting is not None and self._fragmenting.locked():
+                async with self._fragmenting:
+                    pass
+            elif self._socket.writable or self._intake.closed is not None:
+                return
+            else:
+                await self._intake.wait_room()
 
-    def _check_open(self) -> None:
+    async def _raise_end(self) -> None:
+        """It is not open any more: raise how it ended, or is about to end."""
+        if self._socket.sent is None:
+            # dropped by us: the transport says so on the next pass
+            await self._intake.wait_over()
         if self._intake.closed is not None:
             raise repeat(self._intake.closed)
-        if self._socket.sent is not None:
-            raise ConnectionClosedError(None, self._socket.sent)
+        raise ConnectionClosedError(None, self._socket.sent)
 
     async def send_pieces(self, pieces: Pieces) -> None:
         """One message, a fragment for each piece (RFC 6455 5.4); nothing for no pieces.
@@ -232,31 +246,34 @@ class RawSocket:
                 async for piece in walk:
                     data = _check(piece, kind)
                     kind = type(data)
-                    await self._send_fragment(data, is_first=is_first)
+                    await self._wait_room()
+                    is_much = self._socket.send_fragment(data, is_first=is_first, is_last=False)
                     is_first = False
+                    if is_much:
+                        await asyncio.sleep(0)
+                if kind is not None:
+                    await self._wait_room()
+                    self._socket.send_fragment(kind(), is_first=False, is_last=True)
             except asyncio.CancelledError:
                 if not is_first:
                     self._socket.abort()
                 raise
-            except ConnectionClosed:
-                raise
             except BaseException:
+                # nothing happens where it has ended
                 if not is_first:
                     self._socket.close(BROKEN.code, "a message in pieces could not be sent to its end")
                 raise
-            if kind is not None:
-                self._socket.send_fragment(kind(), is_first=False, is_last=True)
 
-    async def _send_fragment(self, data: str | bytes, *, is_first: bool) -> None:
+    async def _wait_room(self) -> None:
         if not self._socket.writable:
             await self._intake.wait_room()
-        self._check_open()
-        if self._socket.send_fragment(data, is_first=is_first, is_last=False):
-            await asyncio.sleep(0)
+        if not self._socket.is_open:
+            await self._raise_end()
 
     async def ping(self, data: bytes | None) -> Awaitable[float]:
         """Send a ping now."""
-        self._check_open()
+        if not self._socket.is_open:
+            await self._raise_end()
         return self._socket.ping(data)
 
     # Ending

@@ -1,6 +1,6 @@
 """Taking the transport of a stock uvicorn over, for ``Live(takeover=True)``: our wire without a different command.
 
-It reaches into uvicorn's WebSocket class, so it works on the versions it was tested with and on no other, and only
+It reaches into uvicorn's WebSocket class and its parser, so it works on the versions it was tested with and on no other, and only
 where no middleware stands between. Everywhere else a topic goes on over plain ASGI, and the log says why, once.
 ``uvicorn --ws tidewire.wire:Protocol`` does the same through a public option and is the better way.
 """
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.streams import StreamReader
 
 from tidewire.wire.asgi import Receive
 from tidewire.wire.frames import Message
@@ -41,7 +42,7 @@ class TakeOver:
             self._complain(f"uvicorn {uvicorn.__version__} is not one of the tested versions {', '.join(TESTED)}")
         elif type(protocol) is not WebSocketsSansIOProtocol:
             self._complain("this server is no uvicorn with ws=websockets-sansio, or a middleware wraps receive")
-        elif not protocol.handshake_complete or protocol.close_sent or protocol.conn.reader.buffer:
+        elif not protocol.handshake_complete or protocol.close_sent or not _is_between_messages(protocol):
             # nobody to be taken over, or a client that talks before it has an answer
             return None
         else:
@@ -76,13 +77,26 @@ class TakeOver:
             extension=next(iter(protocol.conn.extensions), None),
         )
         owner = socket.owner = make(socket)
+        if protocol.read_paused:
+            # before the owner is given so much that it stops reading
+            transport.resume_reading()
         waiting = _take_messages(protocol)
         if waiting:
             owner.received(waiting)
         socket.start()
-        if protocol.read_paused:
-            transport.resume_reading()
         return owner
+
+
+def _is_between_messages(protocol: WebSocketsSansIOProtocol) -> bool:
+    """Whether all that has come is whole messages: what has begun to come could not be read on by us."""
+    if protocol.frames or protocol.conn.reader.buffer:
+        return False
+    # the parser has taken a head out of the buffer before the rest is there
+    reading: Any = protocol.conn.parser
+    while getattr(reading, "gi_yieldfrom", None) is not None:
+        reading = reading.gi_yieldfrom
+    # where it waits for the next frame
+    return getattr(reading, "gi_code", None) is StreamReader.at_eof.__code__
 
 
 def _take_messages(protocol: WebSocketsSansIOProtocol) -> list[Message]:
