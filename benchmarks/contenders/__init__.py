@@ -147,7 +147,14 @@ def _topics() -> Iterable[Contender]:
         frozenset({"fanout"}),
         prepare=tools.need_node,
     )
-    yield Contender("c_send", "the limit: one `send()` each, in C", _send_loop, "/", FANOUT)
+    yield Contender(
+        "c_send",
+        "the limit: one `send()` each, in C",
+        _send_loop,
+        "/",
+        FANOUT,
+        prepare=partial(tools.compiled, HERE / "send_loop.c"),
+    )
 
 
 def _tidewire_topics() -> Iterable[Contender]:

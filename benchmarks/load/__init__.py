@@ -12,6 +12,14 @@ from benchmarks.processes import LineProcess
 HERE = Path(__file__).parent
 
 
+def build(*, tls: bool) -> None:
+    """Compile the load clients, before anything is measured; raises ``BenchmarkError`` where that cannot be."""
+    tools.compiled(HERE / "client.c")
+    tools.compiled(HERE / "talker.c")
+    if tls:
+        tools.compiled(HERE / "client.c", tls=True)
+
+
 class _Client:
     """A process that says ``ready`` once all of its connections are open."""
 
