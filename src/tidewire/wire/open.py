@@ -24,7 +24,7 @@ from tidewire.errors import Close, ConnectionClosed, closed_error
 from tidewire.wire import frames
 from tidewire.wire.frames import Message, Reader
 from tidewire.wire.peers import abort_transport
-from tidewire.wire.pings import Pings, give_up
+from tidewire.wire.pings import KeepAlive, Pings, give_up
 from tidewire.wire.wheel import Wheel
 
 # what one read takes at most; less than the second is copied first, because small frames are read faster so
@@ -103,13 +103,10 @@ class OpenSocket(asyncio.BufferedProtocol):
         "_extension",
         "_is_reading_paused",
         "_is_told",
+        "_keep_alive",
         "_lingers_until",
         "_out",
         "_out_bytes",
-        "_ping",
-        "_ping_at",
-        "_ping_interval_s",
-        "_ping_timeout_s",
         "_pings",
         "_reader",
         "_shared",
@@ -156,11 +153,7 @@ class OpenSocket(asyncio.BufferedProtocol):
         self._is_told = False
         self._is_reading_paused = False
         self._lingers_until = 0.0
-        # the ping of ours that waits for its pong, and since when
-        self._ping_interval_s = ping_interval_s or None
-        self._ping_timeout_s = ping_timeout_s
-        self._ping: bytes | None = None
-        self._ping_at = 0.0
+        self._keep_alive = KeepAlive(ping_interval_s, ping_timeout_s) if ping_interval_s else None
         # the application's pings (made when needed)
         self._pings: Pings | None = None
         # pongs that wait for a peer that does not read
@@ -170,8 +163,8 @@ class OpenSocket(asyncio.BufferedProtocol):
         """Take the transport over. ``early``: what has come of frames already."""
         self._shared.connections.add(self)
         self.transport.set_protocol(self)
-        if self._ping_interval_s is not None:
-            self._shared.wheel.set(self, self._ping_interval_s)
+        if self._keep_alive is not None:
+            self._shared.wheel.set(self, self._keep_alive.interval_s)
         if early:
             self.data_received(early)
 
@@ -215,9 +208,9 @@ class OpenSocket(asyncio.BufferedProtocol):
             self._is_reading_paused = False
             if self._state is not _State.LOST:
                 self.transport.resume_reading()
-            if self._state is _State.OPEN and self._ping is not None and self._ping_timeout_s is not None:
+            if self.is_open and self._keep_alive is not None and self._keep_alive.has_deadline:
                 # its pong may be in the kernel: time that we did not listen does not count
-                self._shared.wheel.set(self, self._ping_timeout_s)
+                self._shared.wheel.set(self, self._keep_alive.timeout_s or 0.0)
 
     def _take_controls(self) -> None:
         controls, self._reader.controls = self._reader.controls, []
@@ -245,11 +238,12 @@ class OpenSocket(asyncio.BufferedProtocol):
         if latency_s is not None:
             self.latency_s = latency_s
             return
-        if payload == self._ping:
-            self._ping = None
-            self.latency_s = now - self._ping_at
-            if self._state is _State.OPEN and self._ping_interval_s is not None:
-                self._shared.wheel.set(self, max(0.0, self._ping_interval_s - self.latency_s))
+        keep_alive = self._keep_alive
+        latency_s = keep_alive.answer(payload, now) if keep_alive is not None else None
+        if latency_s is not None and keep_alive is not None:
+            self.latency_s = latency_s
+            if self.is_open:
+                self._shared.wheel.set(self, max(0.0, keep_alive.interval_s - latency_s))
 
     # Writing
 
@@ -421,26 +415,22 @@ class OpenSocket(asyncio.BufferedProtocol):
 
     def on_time(self) -> None:
         """The wheel's: a ping is due, a pong did not come, or a goodbye has taken its time."""
-        if self._state is _State.OPEN:
-            self._keep_alive()
+        if self._state is _State.OPEN and self._keep_alive is not None:
+            self._ping_on_time(self._keep_alive)
         elif self._state is _State.CLOSED or (self._state is _State.CLOSING and self.pending_bytes()):
             self.abort()
         elif self._state is not _State.LOST:
             self._close_transport()
 
-    def _keep_alive(self) -> None:
-        assert self._ping_interval_s is not None, "who has no interval stands on no wheel"
-        if self._ping is not None and self._ping_timeout_s is not None:
-            if not self._is_reading_paused:
-                # a close would wait behind what the peer does not read
-                self.abort()
-                return
-            # while the application takes nothing we read nothing, pongs included: the kernel looks after the peer
-        else:
-            self._ping = struct.pack("!I", random.getrandbits(32))
-            self._ping_at = self._shared.clock.now()
-            self.transport.write(frames.ping_frame(self._ping))
-        self._shared.wheel.set(self, self._ping_timeout_s or self._ping_interval_s)
+    def _ping_on_time(self, keep_alive: KeepAlive) -> None:
+        if not keep_alive.has_deadline:
+            self.transport.write(frames.ping_frame(keep_alive.begin(self._shared.clock.now())))
+        elif not self._is_reading_paused:
+            # a close would wait behind what the peer does not read
+            self.abort()
+            return
+        # while the application takes nothing we read nothing, pongs included: the kernel looks after the peer
+        self._shared.wheel.set(self, keep_alive.timeout_s or keep_alive.interval_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio's: there is no line any more. One that went down without a close frame was cut."""

@@ -1,8 +1,10 @@
-"""Pings that an application has sent and that wait for their pongs."""
+"""Pings: those that keep a connection alive, and those that an application has sent and waits for."""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import struct
 
 from tidewire.errors import closed_error
 from tidewire.limits import PINGS_MAX
@@ -53,3 +55,34 @@ def give_up(waiter: Waiter) -> None:
     if not waiter.done():
         waiter.set_exception(closed_error(None, None))
         waiter.exception()
+
+
+class KeepAlive:
+    """The pings of one connection, one at a time. ``timeout_s``: None for waiting for ever."""
+
+    __slots__ = ("_payload", "_since", "interval_s", "timeout_s")
+
+    def __init__(self, interval_s: float, timeout_s: float | None) -> None:
+        self.interval_s = interval_s
+        self.timeout_s = timeout_s
+        # what the one carries that waits for its pong, and since when
+        self._payload: bytes | None = None
+        self._since = 0.0
+
+    @property
+    def has_deadline(self) -> bool:
+        """A ping waits for its pong, and not for ever."""
+        return self._payload is not None and self.timeout_s is not None
+
+    def begin(self, now: float) -> bytes:
+        """What the next ping carries: random, so that no pong is taken for another's (RFC 6455 5.5.3)."""
+        self._payload = struct.pack("!I", random.getrandbits(32))
+        self._since = now
+        return self._payload
+
+    def answer(self, payload: bytes, now: float) -> float | None:
+        """The round trip, where ``payload`` is that of the ping that waits."""
+        if payload != self._payload:
+            return None
+        self._payload = None
+        return now - self._since
