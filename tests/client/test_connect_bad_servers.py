@@ -218,7 +218,8 @@ def test_refusal_in_the_servers_own_words() -> None:
 
 @pytest.mark.parametrize(
     ("value", "least_s", "most_s"),
-    [("7", 7, 7), (email.utils.formatdate(time.time() + 1800, usegmt=True), 1, 1800), ("99999999", 3600, 3600)],    ids=["seconds", "a date", "too long"],
+    [("7", 7, 7), (email.utils.formatdate(time.time() + 1800, usegmt=True), 1, 1800), ("99999999", 3600, 3600)],
+    ids=["seconds", "a date", "too long"],
 )
 def test_too_many_requests_and_when_to_come_back(value: str, least_s: float, most_s: float) -> None:
     async def main() -> None:

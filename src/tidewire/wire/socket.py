@@ -24,6 +24,8 @@ logger = logging.getLogger("tidewire")
 
 # How long a sender that finds the peer gone waits to hear from the reader how it went.
 _NEWS_S = 1.0
+# A goodbye that takes longer than this is waiting for a peer that does not read.
+_GOODBYE_S = 0.1
 
 
 class ServerSocket:
@@ -119,6 +121,9 @@ class ServerSocket:
                 await self._take_in(event)
 
     async def _take_in(self, event: Event) -> None:
+        if self._sent is not None:
+            # under way when we said goodbye
+            return
         text = event.get("text")
         message: str | bytes = event.get("bytes") or b"" if text is None else text
         while self._inbox.full:
@@ -226,7 +231,7 @@ class ServerSocket:
             async with asyncio.timeout(RAW_CLOSE_S):
                 # granian's close waits for a ``receive`` that has begun
                 await self.leave()
-                await self._send({"type": "websocket.close", "code": code, "reason": reason})
+                await self._say_goodbye({"type": "websocket.close", "code": code, "reason": reason})
             self._end(self._sent)
         except TimeoutError:
             self.abort()
@@ -236,6 +241,23 @@ class ServerSocket:
             await self._wait_for_news()
         finally:
             self._end(None)
+
+    async def _say_goodbye(self, goodbye: Event) -> None:
+        """Send it; while the peer does not take it, look whether the line has ended."""
+        sending = asyncio.ensure_future(self._send(goodbye))
+        reading: asyncio.Task[None] | None = None
+        try:
+            done, _ = await asyncio.wait([sending], timeout=_GOODBYE_S)
+            if not done:
+                reading = asyncio.create_task(self.read())
+                await asyncio.wait([sending, reading], return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            for task in (sending, reading):
+                if task is not None and not task.done():
+                    task.cancel()
+                    await asyncio.wait([task])
 
     def abort(self) -> None:
         """Drop it, where the server lets us."""

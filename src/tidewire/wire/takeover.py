@@ -1,6 +1,6 @@
 """Taking the transport of a stock uvicorn over, for ``Live(takeover=True)``: our wire without a different command.
 
-It reaches into uvicorn's WebSocket class and its parser, so it works on the versions it was tested with and on no other, and only
+It reaches into uvicorn's WebSocket class, so it works on the versions it was tested with and on no other, and only
 where no middleware stands between. Everywhere else a topic goes on over plain ASGI, and the log says why, once.
 ``uvicorn --ws tidewire.wire:Protocol`` does the same through a public option and is the better way.
 """
@@ -21,7 +21,7 @@ from tidewire.wire.open import OpenSocket, Owner, Shared
 
 logger = logging.getLogger("tidewire")
 
-TESTED = ("0.52.1", "0.53.0", "0.54.0")
+TESTED = ("0.52.1", "0.52.2", "0.52.3", "0.52.4", "0.53.0", "0.54.0")
 """Versions of uvicorn that this was tried with."""
 
 NewOwner = TypeVar("NewOwner", bound=Owner)
