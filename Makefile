@@ -41,8 +41,8 @@ test-system: $(DEV_READY) ## run the system tests: a real Chromium, curl and Nod
 	$(PY) -m pytest -m system $(ARGS)
 
 .PHONY: interop
-interop: $(DEV_READY) ## run our client and server against those of websockets and aiohttp, and bare sockets
-	$(PY) -m pytest -m interop tests/interop $(ARGS)
+interop: $(DEV_READY) ## run against websockets, aiohttp and bare sockets, and on every server: uvicorn, hypercorn, granian
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal -m interop tests/interop $(ARGS)
 
 .PHONY: conformance conformance-full
 conformance: $(DEV_READY) $(AUTOBAHN_READY) ## run 329 cases of the Autobahn Testsuite against both sides: Python 2.7 for the suite, a C compiler

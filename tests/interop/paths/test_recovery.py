@@ -11,13 +11,15 @@ import pytest
 
 from tests.client.fakes import States, quick
 from tests.client.servers import run
-from tests.paths.app import KEEP
-from tests.paths.readers import read_close
-from tests.paths.servers import NOBODY, Server
+from tests.interop.paths.app import KEEP
+from tests.interop.paths.readers import read_close
+from tests.interop.paths.servers import NOBODY, Server
 from tests.wire.frames import TEXT, follow, frame, open_websocket, split
 from tests.wire.servers import Peer, open_events, until
 from tidewire import Gap, publish, subscribe
 from tidewire.client.topic import Subscription
+
+pytestmark = pytest.mark.interop
 
 
 def cut(messages: Subscription) -> None:

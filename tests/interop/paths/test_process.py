@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.paths.servers import Server
+from tests.interop.paths.servers import Server
 from tests.server.driver import SocketCall, play_with
 from tests.wire.frames import follow, open_websocket
 from tests.wire.servers import open_events
 from tidewire import Live
+
+pytestmark = pytest.mark.interop
 
 HINT = "uvicorn app:app --ws tidewire.wire:Protocol"
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from tests.paths.app import OPTIONS
+from tests.interop.paths.app import OPTIONS
 from tests.project.files import ROOT
 from tests.wire.servers import PATIENCE_S, until
 from tests.wire.servers import Server as WireServer
@@ -29,7 +29,7 @@ KIB = 1024
 WIRE_BYTES_MAX = 256 * KIB
 """What one message may have for the server itself, where it can be told."""
 
-APP = "tests.paths.app:app"
+APP = "tests.interop.paths.app:app"
 NOBODY = {"subscriptions": 0, "connections": 0, "outboxes": 0, "sockets": 0, "tasks": 0}
 _COMPLAINT = re.compile(r"Traceback|\b(ERROR|CRITICAL)\b|Fatal error|^Task ")
 
@@ -80,7 +80,7 @@ _LEFT_ALONE = ("ASGI callable returned without completing response.",)
 WAYS = (
     Way(
         "ours",
-        ("-m", "tests.paths.app"),
+        ("-m", "tests.interop.paths.app"),
         is_fast=True,
         is_fast_http=True,
         too_large=(1009, "262144"),

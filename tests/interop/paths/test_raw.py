@@ -7,11 +7,13 @@ import asyncio
 import pytest
 
 from tests.client.servers import run
-from tests.paths.readers import read_close
-from tests.paths.servers import NOBODY, Server
+from tests.interop.paths.readers import read_close
+from tests.interop.paths.servers import NOBODY, Server
 from tests.wire.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, frame, open_websocket, split, upgrade
 from tests.wire.servers import Peer
 from tidewire import ConnectionClosedError, ConnectionClosedOK, connect
+
+pytestmark = pytest.mark.interop
 
 
 def test_an_echo(server: Server) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.client.servers import run
-from tests.paths.app import MESSAGE_BYTES_MAX
-from tests.paths.readers import read_close
-from tests.paths.servers import NOBODY, Server
+from tests.interop.paths.app import MESSAGE_BYTES_MAX
+from tests.interop.paths.readers import read_close
+from tests.interop.paths.servers import NOBODY, Server
 from tests.wire.frames import BINARY, CLOSE, CONTINUATION, TEXT, frame, open_websocket, split
 from tests.wire.servers import Peer
 from tidewire import Refused, connect, publish, subscribe
+
+pytestmark = pytest.mark.interop
 
 
 def test_a_message_of_the_largest_size_arrives_on_each_wire(server: Server) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from tests.client.servers import run
-from tests.paths.readers import KINDS, Reader, read_close
-from tests.paths.servers import Server
+from tests.interop.paths.readers import KINDS, Reader, read_close
+from tests.interop.paths.servers import Server
 from tests.wire.frames import BINARY, TEXT, Frame, follow, frame, open_websocket, split
 from tests.wire.readers import all_have, connect, leaving
 from tests.wire.servers import Peer, open_events
 from tidewire import Received, TopicFailed, publish, subscribe
+
+pytestmark = pytest.mark.interop
 
 MANY = 20
 THINGS: list[Any] = [{"a": [1]}, [1, 2], [], "grüße\n[1]", b"\x00\xff", None, 7, 1.5]

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.paths.readers import EventReader, Reader, WebSocketReader
-from tests.paths.servers import NOBODY, Server
+from tests.interop.paths.readers import EventReader, Reader, WebSocketReader
+from tests.interop.paths.servers import NOBODY, Server
 from tests.wire.frames import CLOSE, TEXT, follow, split
 from tests.wire.readers import all_have, connect, leaving
 from tests.wire.servers import Peer, open_events
+
+pytestmark = pytest.mark.interop
 
 MIB = 1024 * 1024
 ROUND = 12

@@ -6,12 +6,16 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.client.fakes import States, quick
 from tests.client.servers import run
-from tests.paths.readers import EventReader, Reader, WebSocketReader
-from tests.paths.servers import Way, serving
+from tests.interop.paths.readers import EventReader, Reader, WebSocketReader
+from tests.interop.paths.servers import Way, serving
 from tests.wire.readers import all_have, connect, leaving
 from tidewire import subscribe
+
+pytestmark = pytest.mark.interop
 
 PATIENCE_S = 20.0
 

@@ -13,12 +13,14 @@ from fastapi import FastAPI
 
 from tests.client.fakes import quick
 from tests.client.servers import run
-from tests.paths.readers import read_close
-from tests.paths.servers import Server
+from tests.interop.paths.readers import read_close
+from tests.interop.paths.servers import Server
 from tests.server.driver import SocketCall, play_with
 from tests.wire.frames import TEXT, frame, open_websocket, split, upgrade
 from tests.wire.servers import Peer
 from tidewire import Deny, Live, Refused, publish, subscribe
+
+pytestmark = pytest.mark.interop
 
 EVENTS = {"accept": "text/event-stream"}
 TEXT_BODY = {"content-type": "text/plain"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.paths.servers import WAYS, Server, Way, serving
+from tests.interop.paths.servers import WAYS, Server, Way, serving
 
 
 @pytest.fixture(scope="session", params=WAYS, ids=lambda way: way.name)

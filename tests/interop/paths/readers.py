@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.paths.servers import Server
+from tests.interop.paths.servers import Server
 from tests.wire.frames import CLOSE, frame, split, upgrade
 from tests.wire.readers import EventReader, Reader, WebSocketReader
 from tests.wire.servers import Peer
