@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.wire.frames import TEXT, follow, frame, open_websocket, split, upgrade
+from tests.wire.frames import CLOSE, TEXT, close_payload, follow, frame, open_websocket, split, upgrade
 from tests.wire.servers import Peer, Server, open_events
 
 
@@ -39,6 +39,9 @@ def test_a_websocket_route_that_raises_takes_nobody_with_it(ours: Server) -> Non
     ours.expected_errors = ["Exception in ASGI application", "Traceback"]
     with follow(ours.port, "log/beside-socket") as reader:
         with open_websocket(ours.port, "/broken/socket") as peer:
+            peer.receive(lambda data: split(data)[0])
+            assert split(peer.received)[0][-1].close[0] == 1011
+            peer.send(frame(CLOSE, close_payload(1011)))
             peer.read_to_end()
         ours.publish("log/beside-socket")
         reader.receive(lambda data: len(split(data)[0]) == 2)

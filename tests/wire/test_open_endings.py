@@ -222,6 +222,20 @@ async def test_a_refused_peer_that_never_stops_is_left_all_the_same() -> None:
 
 
 @opens
+async def test_a_refused_peer_whose_data_comes_before_the_timer_in_every_pass_is_left_all_the_same() -> None:
+    bench = Bench()
+    bench.transport.deliver(frame(3))
+    heard_s = 0.0
+    while not bench.transport.closed:
+        # as the event loop does: it reads before it looks at its timers
+        bench.clock._move_to(bench.clock.now() + 2 * SPOKE_S)
+        bench.transport.deliver(b"\xff" * 1000)
+        bench.clock.advance(0.0)
+        heard_s += 2 * SPOKE_S
+        assert heard_s <= limits.REFUSED_LINGER_S + 0.2 + LATE_S
+
+
+@opens
 async def test_a_refused_peer_that_answers_is_not_waited_for() -> None:
     bench = Bench()
     bench.transport.deliver(frame(3))

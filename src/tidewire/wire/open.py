@@ -398,7 +398,11 @@ class OpenSocket(asyncio.BufferedProtocol):
 
     def _close_when_quiet(self) -> None:
         left_s = self._lingers_until - self._shared.clock.now()
-        self._shared.wheel.set(self, max(0.0, min(limits.REFUSED_QUIET_S, left_s)))
+        if left_s > 0:
+            self._shared.wheel.set(self, min(limits.REFUSED_QUIET_S, left_s))
+        else:
+            # not by the wheel: data that comes in every pass would move the deadline on for ever
+            self._close_transport()
 
     def _close_transport(self) -> None:
         """Everything is said: close once the peer has taken it, or its time is over."""
