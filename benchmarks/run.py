@@ -64,7 +64,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small and short: shows that everything works")
     parser.add_argument("--rounds", type=int, help="how often each contender is measured (default 3, quick 1)")
     parser.add_argument(
-        "--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop of all servers in Python"
+        "--loop",
+        choices=("asyncio", "uvloop"),
+        default="uvloop",
+        help="the event loop of all servers in Python (default uvloop: uvicorn's own choice where it is installed)",
     )
     for option, text in (
         ("--contender", f"only these, and what they are compared with (repeatable): {', '.join(CONTENDERS)}"),

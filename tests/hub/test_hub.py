@@ -356,6 +356,29 @@ def test_what_is_published_within_the_window_goes_out_together() -> None:
     play(scenario)
 
 
+def test_a_timer_that_comes_early_does_not_end_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.hub.flush_window_s = 0.001
+        later = bench.clock.call_later
+        monkeypatch.setattr(bench.clock, "call_later", lambda delay_s, callback: later(delay_s * 0.4, callback))
+        encode = CountingEncoder()
+        reader = FakeReader(encode)
+        await bench.hub.subscribe("t", Log(), reader)
+        for n in range(3):
+            await bench.publish(Log(), str(n))
+            await bench.turn()
+            # as uvloop does, which counts in whole milliseconds
+            bench.clock.advance(0.0003)
+            reader.take()
+            assert reader.texts == ["0"]
+        bench.clock.advance(0.001)
+        reader.take()
+        assert reader.texts == ["0", "1", "2"]
+        assert encode.calls == 2
+
+    play(scenario)
+
+
 # Rates
 
 

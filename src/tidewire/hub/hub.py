@@ -24,6 +24,8 @@ logger = logging.getLogger("tidewire.hub")
 # How often a publisher that got ahead lets the event loop run before it goes on regardless. Each pass lets
 # every reader that shares the loop take what its socket holds.
 _YIELD_PASSES_MAX = 16
+# How much earlier than asked for a timer may come and the window still be over.
+_EARLY_S = 0.0001
 
 
 class Hub:
@@ -180,11 +182,22 @@ class Hub:
 
     def _schedule_flush(self) -> None:
         self._flush_scheduled = True
-        due_in = self._last_flush + self.flush_window_s - self.clock.now()
+        due_in = self._flush_due_in()
         if due_in <= 0:
             self.clock.call_soon(self._scheduled_flush)
         else:
-            self.clock.call_later(due_in, self._scheduled_flush)
+            self.clock.call_later(due_in, self._flush_after_window)
+
+    def _flush_due_in(self) -> float:
+        return self._last_flush + self.flush_window_s - self.clock.now()
+
+    def _flush_after_window(self) -> None:
+        due_in = self._flush_due_in()
+        if due_in > _EARLY_S:
+            # uvloop counts in whole milliseconds, and its timers come up to one early
+            self.clock.call_later(max(due_in, 0.001), self._flush_after_window)
+        else:
+            self._scheduled_flush()
 
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False

@@ -26,6 +26,7 @@ class Intake:
     __slots__ = (
         "_assembler",
         "_is_dropping",
+        "_loop",
         "_news",
         "_over",
         "_rooms",
@@ -47,6 +48,8 @@ class Intake:
         # messages that came to nobody
         self.dropped = 0
         self._socket = socket
+        # asking for it each time is a system call before Python 3.12
+        self._loop = asyncio.get_running_loop()
         # oldest first; ``take`` takes from it
         self.waiting: deque[Message] = deque()
         # made when the first message in pieces is received whole
@@ -154,7 +157,7 @@ class Intake:
         """Return when something has come, or it has ended. One at a time."""
         if self.waiting or self.closed is not None:
             return
-        self._news = asyncio.get_running_loop().create_future()
+        self._news = self._loop.create_future()
         try:
             await self._news
         finally:
@@ -163,7 +166,7 @@ class Intake:
     async def wait_room(self) -> None:
         """Return when the socket can be written to, or it has ended."""
         while not self._socket.writable and self.closed is None:
-            room = asyncio.get_running_loop().create_future()
+            room = self._loop.create_future()
             self._rooms.append(room)
             try:
                 await room

@@ -385,24 +385,19 @@ class OpenSocket(asyncio.BufferedProtocol):
             self._write_out()
         self.resume_reading()
         self._lingers_until = self._shared.clock.now() + limits.REFUSED_LINGER_S
-        self._close_when_quiet()
+        self._shared.wheel.set(self, min(limits.REFUSED_QUIET_S, limits.REFUSED_LINGER_S))
         self._tell(closed_error(None, self.sent))
 
     def _discard(self, data: bytes | memoryview) -> None:
         """The line is closed when it has gone quiet, and before its time is over."""
-        if len(data) >= 6 and data[0] == 0x88 and len(data) == 6 + (data[1] & 0x7F):
-            # a whole close frame, the answer to ours: nothing comes after it (5.5.1, 7.1.1)
-            self._close_transport()
-        else:
-            self._close_when_quiet()
-
-    def _close_when_quiet(self) -> None:
         left_s = self._lingers_until - self._shared.clock.now()
-        if left_s > 0:
-            self._shared.wheel.set(self, min(limits.REFUSED_QUIET_S, left_s))
-        else:
-            # not by the wheel: data that comes in every pass would move the deadline on for ever
+        # a whole close frame is the answer to ours: nothing comes after it (5.5.1, 7.1.1)
+        is_answer = len(data) >= 6 and data[0] == 0x88 and len(data) == 6 + (data[1] & 0x7F)
+        if is_answer or left_s <= 0:
+            # not by the wheel: data that comes in every pass would move a deadline on for ever
             self._close_transport()
+        else:
+            self._shared.wheel.set(self, min(limits.REFUSED_QUIET_S, left_s))
 
     def _close_transport(self) -> None:
         """Everything is said: close once the peer has taken it, or its time is over."""
