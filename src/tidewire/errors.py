@@ -9,7 +9,8 @@
     ├── TooManyTopics       the cap of topics in one process is reached
     ├── BadPosition         a text that is no position
     ├── BadPayload          bytes that are not what was promised
-    │   └── TooLarge        more bytes than the limit
+    │   ├── TooLarge        more bytes than the limit
+    │   └── BadPacket       a packet of a session that cannot be read
     ├── Deny                raised by a topic function: this caller may not
     ├── DeclarationError    a declaration that cannot work, told when it is made
     ├── NotRunning          the event loop that is needed has not started
@@ -108,6 +109,10 @@ class TooLarge(BadPayload):
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
         super().__init__(f"{what} of {size_bytes} bytes exceeds the limit of {limit_bytes} bytes")
+
+
+class BadPacket(BadPayload):
+    """A packet of a session that cannot be read."""
 
 
 class Deny(TidewireError):

@@ -95,10 +95,8 @@ def test_a_ready_reader_is_written_to_once_per_flush_and_never_queued() -> None:
         for reader in crowd:
             reader.take()
             reader.ready, reader.wakes = True, 0
-        # the first flush makes them level with the topic, the second is the one they share in the lane
         await bench.publish(Log(), "0")
         await bench.turn()
-        assert {subscription.sent for subscription in subscriptions} == {Position(crowd[0].messages[-1].epoch, 1)}
         for reader in crowd:
             reader.written.clear()
         encode.calls = 0

@@ -63,6 +63,33 @@ def test_a_crowd_is_written_to_in_passes_and_each_reader_once(policy: Policy) ->
     play(scenario, LIMITS)
 
 
+@POLICIES
+@pytest.mark.parametrize("kept", [0, 3])
+def test_the_first_flush_after_a_restart_goes_to_a_crowd_in_passes_too(policy: Policy, kept: int) -> None:
+    async def scenario(bench: Bench) -> None:
+        courier = Courier()
+        encode = CountingEncoder()
+        for n in range(kept):
+            # by another process: nothing of it is delivered here
+            await bench.broker.publish("t", Draft(str(n).encode(), Kind.TEXT, "k"), policy.retention)
+        readers = [FakeReader(encode, carrier=courier) for _ in range(5 * PASS)]
+        for reader in readers:
+            await bench.hub.subscribe("t", policy, reader, since=NOW)
+            reader.take()
+            assert reader.rest()
+        courier.calls.clear()
+        before = encode.calls
+        for n in range(3):
+            await bench.publish(policy, f"x{n}", key="k")
+            await bench.turn(6)
+            assert all(texts(reader)[-1] == f"x{n}" for reader in readers)
+        assert courier.calls == [PASS] * 15
+        assert encode.calls == before + 3
+        assert all(len(reader.written) == 3 for reader in readers)
+
+    play(scenario, LIMITS)
+
+
 def test_large_batches_go_to_fewer_readers_in_a_pass() -> None:
     async def scenario(bench: Bench) -> None:
         courier = Courier()

@@ -433,6 +433,23 @@ def test_a_code_that_cannot_be_sent_is_an_error_in_the_application(code: int) ->
     run(test)
 
 
+def test_what_an_application_sends_in_one_pass_leaves_in_one_write() -> None:
+    async def test() -> None:
+        actor = Actor()
+        await actor.accept()
+        await passes()
+        before = len(actor.transport.writes)
+        for n in range(20):
+            await actor.send({"type": "websocket.send", "text": f"m{n}"})
+        assert len(actor.transport.writes) == before
+        await passes()
+        assert len(actor.transport.writes) == before + 1
+        assert [one.payload for one in actor.frames] == [b"m%d" % n for n in range(20)]
+        await actor.leave()
+
+    run(test)
+
+
 def test_a_denial_that_cannot_be_sent_is_an_internal_error(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         actor = Actor()

@@ -10,6 +10,7 @@ from tidewire.hub.conflator import newest_of_each_key
 from tidewire.hub.lanes import ConflatedLane, StreamLane, make_room
 from tidewire.hub.outbox import Batch, Outbox
 from tidewire.hub.policy import Latest, Log, Policy
+from tidewire.hub.sequence import Delivered
 from tidewire.hub.stats import Stats
 from tidewire.hub.subscription import Encode, Eviction, Gap, State, Subscription
 from tidewire.limits import Limits
@@ -55,13 +56,9 @@ class Fanout:
         self._joining: dict[Subscription, None] = {}
         # the word that the topic is finished, once it has come
         self.end: End | None = None
-        # newest position delivered, in parts: compared for each message; no epoch until the first
-        self._epoch = ""
-        self._offset = 0
+        self._delivered = Delivered()
         # newest position that was flushed: of what is newer, somebody who has it already is not told again
         self._flushed: Position | None = None
-        # oldest position that a reader of a Latest topic began with, to see a loss before anything was delivered
-        self._read_up_to: Position | None = None
         self._limits = limits
         self._clock = clock
         self._stats = stats
@@ -77,8 +74,11 @@ class Fanout:
 
     def gather(self, message: Message) -> bool:
         """Note a delivered message; returns whether the topic should be flushed without waiting."""
-        if not self._in_sequence(message):
+        news = self._delivered.take(message)
+        if not news:
             return False
+        if isinstance(news, Gap):
+            self._tell_gap(news)
         self._gathered.append(message)
         self._gathered_bytes += len(message.payload)
         limits = self._limits
@@ -91,24 +91,6 @@ class Fanout:
             len(self._gathered) >= _OVERFULL * self._limits.gather_messages_max
             or self._gathered_bytes >= _OVERFULL * self._limits.gather_bytes_max
         )
-
-    def _in_sequence(self, message: Message) -> bool:
-        """Brokers deliver densely; where one did not, drop what was seen and tell what was missed."""
-        if not message.offset:
-            return True
-        if message.offset == self._offset + 1 and message.epoch == self._epoch:
-            self._offset = message.offset
-            return True
-        here = position_of(message)
-        last = Position(self._epoch, self._offset) if self._epoch else None
-        if last is not None and here <= last:
-            return False
-        self._epoch, self._offset = here
-        if last is None and self._read_up_to is not None and here > self._read_up_to:
-            last = self._read_up_to
-        if last is not None and not follows(last, message):
-            self._tell_gap(Gap(last, Position(here.epoch, here.offset - 1)))
-        return True
 
     def _tell_gap(self, gap: Gap) -> None:
         self.flush()
@@ -159,6 +141,7 @@ class Fanout:
             return
         messages, self._gathered, self._gathered_bytes = self._gathered, [], 0
         self._flushed = position_of(messages[-1])
+        self._join_before(messages[0])
         for stream in self._streams.values():
             stream.begin(messages)
         self._flush_buffers(messages)
@@ -204,6 +187,18 @@ class Fanout:
             else:
                 subscription.buffer = []
                 subscription.buffer_full = True
+
+    def _join_before(self, first: Message) -> None:
+        """Readers that have all before ``first``, and nothing of what begins with it, share the flush of that.
+
+        After a restart that is everybody: each on its own, thousands of them would hold up the loop.
+        """
+        for subscription in list(self._joining):
+            at = subscription.at
+            assert at is not None
+            if follows(at, first):
+                del self._joining[subscription]
+                self._go_live(subscription)
 
     def _flush_joining(self, messages: list[Message]) -> None:
         """Readers in the same place share a batch here too."""
@@ -333,7 +328,7 @@ class Fanout:
         """The reader of a ``Latest`` begins with ``snapshot``, which is the state at ``seen``."""
         assert isinstance(self.policy, Latest)
         subscription.state = State.LIVE
-        self._read_up_to = min(seen, self._read_up_to or seen)
+        self._delivered.began(seen)
         rate = self._shared_rate(subscription.rate)
         name = (subscription.reader.encode, rate)
         lane = self._conflated.get(name)
