@@ -1,4 +1,4 @@
-"""``python -m benchmarks.run SCENARIO|all [--quick] [--rounds N] [--contender NAME]``.
+"""``python -m benchmarks.run SCENARIO...|all [--quick] [--rounds N] [--contender NAME]``.
 
 Writes what was measured to benchmarks/results/ (JSON and Markdown); a full run of everything also writes
 docs/benchmarks.md and its plots. Nothing else should run on the machine meanwhile.
@@ -24,6 +24,8 @@ from benchmarks.scenarios.common import Bench, say
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DOCS = HERE.parent / "docs"
+# what uvicorn takes by itself with fastapi[standard] and with Tidewire
+LOOP = "uvloop"
 PACKAGES = (
     *("tidewire", "fastapi", "starlette", "uvicorn", "websockets", "httptools", "uvloop", "msgspec"),
     *("wsproto", "python-socketio", "python-engineio"),
@@ -37,7 +39,8 @@ def main() -> int:
     options = parse_arguments()
     # ended from outside: still unwind, so that no server is left behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    names = tuple(SCENARIOS) if options.scenario == "all" else (options.scenario,)
+    is_all = "all" in options.scenario
+    names = tuple(SCENARIOS) if is_all else tuple(options.scenario)
     try:
         bench = prepare(options, names)
         say(f"server on core {bench.server_place.core}, load client on core {bench.client_place.core}")
@@ -45,13 +48,13 @@ def main() -> int:
         for name in names:
             result["scenarios"][name] = SCENARIOS[name](bench)
             # what has been measured outlives an end from outside
-            keep(result, options.scenario)
+            keep(result, "all" if is_all else "+".join(names))
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     text, plots = report.write(result)
     print(text)
-    if options.scenario == "all" and not (options.contender or options.without or options.quick):
+    if is_all and not (options.contender or options.without or options.quick) and bench.loop == LOOP:
         report.publish(text, plots, DOCS)
         say("written: docs/benchmarks.md and its plots")
     return 0
@@ -60,14 +63,14 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("scenario", choices=(*SCENARIOS, "all"))
+    parser.add_argument("scenario", nargs="+", choices=(*SCENARIOS, "all"))
     parser.add_argument("--quick", action="store_true", help="small and short: shows that everything works")
     parser.add_argument("--rounds", type=int, help="how often each contender is measured (default 3, quick 1)")
     parser.add_argument(
         "--loop",
         choices=("asyncio", "uvloop"),
-        default="uvloop",
-        help="the event loop of all servers in Python (default uvloop: uvicorn's own choice where it is installed)",
+        default=LOOP,
+        help=f"the event loop of all servers in Python (default {LOOP}: uvicorn's own choice where it is installed)",
     )
     for option, text in (
         ("--contender", f"only these, and what they are compared with (repeatable): {', '.join(CONTENDERS)}"),
@@ -143,7 +146,7 @@ def about(bench: Bench) -> dict[str, Any]:
 def keep(result: dict[str, Any], scenario: str) -> None:
     """Write the results and what they say."""
     RESULTS.mkdir(exist_ok=True)
-    name = scenario + ("-quick" if result["quick"] else "")
+    name = scenario + ("" if result["loop"] == LOOP else f"-{result['loop']}") + ("-quick" if result["quick"] else "")
     (RESULTS / f"{name}.json").write_text(json.dumps(result))
     report.publish(*report.write(result), RESULTS, f"{name}.md")
     say(f"written: benchmarks/results/{name}.json and .md")

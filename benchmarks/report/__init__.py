@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
 }
 
 
-def write(result: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """The whole report, and its plots by their paths beside it."""
+def write(result: dict[str, Any], others: Sequence[dict[str, Any]] = ()) -> tuple[str, dict[str, str]]:
+    """The whole report, and its plots by their paths beside it. ``others``: the same on other event loops."""
     softirq = SOFTIRQ_APART if result["softirq_apart"] else SOFTIRQ_WITHIN
     parts = [
         "# Benchmarks",
@@ -79,6 +79,12 @@ def write(result: dict[str, Any]) -> tuple[str, dict[str, str]]:
     asked = reached.write(result["scenarios"])
     if asked:
         parts += ["## Asked and reached", asked]
+    for other in others:
+        parts += [
+            f"### The same on {other['loop']}",
+            f"Written by `{other['command']}` on {other['date']}.",
+            reached.write(other["scenarios"]),
+        ]
     parts += [
         "## Machine and method",
         table(("what", "which"), result["machine"].items()),

@@ -14,7 +14,7 @@ from tidewire.errors import BadPacket
 from tidewire.protocol import packets as p
 from tidewire.protocol import protobuf
 
-# worked out by hand from the description of the encoding
+# what protoc's classes for client.proto write
 KNOWN: list[tuple[p.Packet, str]] = [
     (p.Command(), ""),
     (p.Command(id=150, ping=p.PingRequest()), "08 96 01 5a 00"),

@@ -149,7 +149,7 @@ class SubRefreshRequest(Packet):
     channel: Annotated[str, _at(1)] = ""
     token: Annotated[str, _at(2)] = ""
     # 1 and 2: shared poll
-    type: Annotated[Int32, _at(5)] = 0
+    type: Annotated[Int32, _at(3)] = 0
 
 
 Request: TypeAlias = (
