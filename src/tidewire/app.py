@@ -23,6 +23,7 @@ from tidewire.protocol.message import Kind
 from tidewire.protocol.topics import Template
 from tidewire.server.gate import Declaration, Gate
 from tidewire.server.handler import STATE_PREFIX
+from tidewire.server.inner import Inner
 from tidewire.server.origin import OriginRule
 from tidewire.server.processes import guard_against_several
 from tidewire.server.publisher import Publisher
@@ -91,7 +92,8 @@ class Live:
         self._isolated = isolated
         self._broker = broker or MemoryBroker(limits=self.limits, clock=clock)
         self._hub = Hub(self._broker, limits=self.limits, clock=clock, flush_window_s=flush_window_s)
-        self._gate = Gate(timeout_s=self.limits.authorise_timeout_s)
+        self._inner = Inner(deadline_s=self.limits.authorise_timeout_s)
+        self._gate = Gate(self._inner)
         self._publisher = Publisher(self._hub, self._gate, self.limits)
         self._site = Site(
             self._hub, self._gate, self._publisher, self.limits, OriginRule(tuple(origins)), tuple(trusted_proxies)

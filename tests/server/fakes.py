@@ -21,6 +21,7 @@ from tidewire.protocol.position import NOW, Position, Since
 from tidewire.server.direct import SocketConnection
 from tidewire.server.gate import Gate
 from tidewire.server.inbound import Publishing
+from tidewire.server.inner import Inner
 from tidewire.server.origin import OriginRule
 from tidewire.server.publisher import Publisher
 from tidewire.server.readers import AS_FRAMES, BareReader, PositionsReader
@@ -58,7 +59,7 @@ class House:
         self.policy = policy or Log(keep=1000)
         self.broker = broker or MemoryBroker(clock=self.clock, limits=self.limits)
         self.hub = Hub(self.broker, limits=self.limits, clock=self.clock, flush_window_s=0.0)
-        gate = Gate(timeout_s=10)
+        gate = Gate(Inner(deadline_s=10))
         publisher = Publisher(self.hub, gate, self.limits)
         self.site = Site(self.hub, gate, publisher, self.limits, OriginRule(()))
         self.shared = Shared(asyncio.get_running_loop(), set(), self.clock)

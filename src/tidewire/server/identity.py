@@ -1,0 +1,26 @@
+"""Who a caller is, once that is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A verified caller.
+
+    ``user``: empty for somebody unknown. ``info``: a JSON value that other members of a topic may see, or None.
+    ``claims``: those of the token it came from. ``expires_at``: seconds since 1970, None: it does not expire.
+    ``token_id``: the token's own id (``jti``), by which it can be revoked.
+    """
+
+    user: str = ""
+    info: Any = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    expires_at: float | None = None
+    token_id: str | None = None
+
+
+ANONYMOUS = Identity()
