@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         BadAddress,
         BadPayload,
         BadPosition,
+        BadToken,
         BadTopic,
+        CallError,
         ClientError,
         Close,
         ConnectionClosed,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         DeclarationError,
         Deny,
         DrainTimeout,
+        NotCarried,
         NotOffered,
         NotRunning,
         PublishQueueFull,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
         RunIdTaken,
         SeveralProcesses,
         TidewireError,
+        TokenExpired,
         TooLarge,
         TooManyRuns,
         TooManyTopics,
@@ -53,12 +57,16 @@ if TYPE_CHECKING:
         UnknownTopic,
     )
     from tidewire.hub.policy import Latest, Log, Signal
+    from tidewire.hub.presence import Member
     from tidewire.limits import Limits
     from tidewire.server.accept import accept
     from tidewire.server.gate import Operation
+    from tidewire.server.hooks import Welcome
+    from tidewire.server.identity import Identity
     from tidewire.server.run import run
     from tidewire.server.runs import Run
     from tidewire.server.serve import Server, serve
+    from tidewire.server.tokens import Tokens
     from tidewire.wire.connection import Connection
 
 __version__ = "0.1.0"
@@ -74,18 +82,23 @@ _HOMES = {
     "client.resume": ("Gap", "Received"),
     "client.topic": ("State", "Subscription", "subscribe"),
     "errors": (
-        "AddressInUse", "BadAddress", "BadPayload", "BadPosition", "BadTopic", "ClientError", "Close",
+        "AddressInUse", "BadAddress", "BadPayload", "BadPosition", "BadToken", "BadTopic", "CallError",
+        "ClientError", "Close",
         "ConnectionClosed", "ConnectionClosedError", "ConnectionClosedOK", "DeclarationError", "Deny", "DrainTimeout",
-        "NotOffered", "NotRunning", "PublishQueueFull", "RunCancelled", "RunIdTaken", "SeveralProcesses",
-        "TidewireError", "TooLarge", "TooManyRuns", "TooManyTopics", "TopicFinished", "UnknownTopic",
+        "NotCarried", "NotOffered", "NotRunning", "PublishQueueFull", "RunCancelled", "RunIdTaken", "SeveralProcesses",
+        "TidewireError", "TokenExpired", "TooLarge", "TooManyRuns", "TooManyTopics", "TopicFinished", "UnknownTopic",
     ),
     "hub.policy": ("Latest", "Log", "Signal"),
+    "hub.presence": ("Member",),
     "limits": ("Limits",),
     "server.accept": ("accept",),
     "server.gate": ("Operation",),
+    "server.hooks": ("Welcome",),
+    "server.identity": ("Identity",),
     "server.run": ("run",),
     "server.runs": ("Run",),
     "server.serve": ("Server", "serve"),
+    "server.tokens": ("Tokens",),
     "wire.connection": ("Connection",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -97,8 +110,10 @@ __all__ = [
     "BadAddress",
     "BadPayload",
     "BadPosition",
+    "BadToken",
     "BadTopic",
     "BadURL",
+    "CallError",
     "ClientError",
     "Close",
     "ComeBack",
@@ -112,13 +127,16 @@ __all__ = [
     "DrainTimeout",
     "Ending",
     "Gap",
+    "Identity",
     "Latest",
     "Limits",
     "Live",
     "Log",
+    "Member",
     "NoAnswer",
     "NotATopic",
     "NotAWebSocket",
+    "NotCarried",
     "NotOffered",
     "NotRunning",
     "NothingListens",
@@ -136,6 +154,8 @@ __all__ = [
     "State",
     "Subscription",
     "TidewireError",
+    "TokenExpired",
+    "Tokens",
     "TooLarge",
     "TooManyRuns",
     "TooManyTopics",
@@ -143,6 +163,7 @@ __all__ = [
     "TopicFailed",
     "TopicFinished",
     "UnknownTopic",
+    "Welcome",
     "accept",
     "connect",
     "publish",

@@ -18,11 +18,15 @@ from tidewire.clock import Clock
 from tidewire.errors import DeclarationError, NotRunning, PublishQueueFull
 from tidewire.hub.hub import Hub
 from tidewire.hub.policy import Log, Policy
+from tidewire.hub.presence import Member
 from tidewire.limits import Limits
+from tidewire.protocol.codes import FORCED, RECONNECT
 from tidewire.protocol.message import Kind
 from tidewire.protocol.topics import Template
 from tidewire.server.gate import Declaration, Gate
 from tidewire.server.handler import STATE_PREFIX
+from tidewire.server.hooks import CONNECT, DISCONNECT, MESSAGE
+from tidewire.server.identity import Identities
 from tidewire.server.inner import Inner
 from tidewire.server.origin import OriginRule
 from tidewire.server.processes import guard_against_several
@@ -31,6 +35,7 @@ from tidewire.server.router import make_router
 from tidewire.server.runs import Run, Runs
 from tidewire.server.secrets import hide_secrets_in_logs
 from tidewire.server.site import Site
+from tidewire.server.tokens import Tokens
 
 logger = logging.getLogger("tidewire")
 
@@ -73,7 +78,9 @@ class Live:
     is on its own on purpose (see ``SeveralProcesses``). ``flush_window_s``: what is published within this time after a
     flush goes out together; when nothing was, the next message goes out at once. ``takeover``: on a stock uvicorn, take
     its sockets over, for the speed of our own wire without ``--ws tidewire.wire:Protocol``; it reaches into uvicorn, so
-    only on versions it was tested with (docs/running.md). ``broker``, ``clock`` and ``limits`` replace the defaults.
+    only on versions it was tested with (docs/running.md). ``tokens``: how connection and subscription tokens are
+    verified. ``identity``: a dependency that says who is asking (a user id, an ``Identity``, or None). ``broker``,
+    ``clock`` and ``limits`` replace the defaults.
     """
 
     def __init__(
@@ -87,6 +94,8 @@ class Live:
         flush_window_s: float = 0.001,
         isolated: bool = False,
         takeover: bool = False,
+        tokens: Tokens | None = None,
+        identity: Callable[..., Any] | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._isolated = isolated
@@ -98,6 +107,10 @@ class Live:
         self._site = Site(
             self._hub, self._gate, self._publisher, self.limits, OriginRule(tuple(origins)), tuple(trusted_proxies)
         )
+        self._site.tokens = tokens
+        self._site.identities = Identities(self._inner, tokens, identity)
+        self.identity = self._site.identities.dependency
+        """A dependency: ``Annotated[Identity, Depends(live.identity)]`` is who asks, in any function or route."""
         if takeover:
             from tidewire.wire.takeover import TakeOver
 
@@ -116,12 +129,20 @@ class Live:
         policy: Policy | None = None,
         payload: str | type | None = None,
         publish: bool | Callable[..., Any] = False,
+        presence: bool = False,
+        join_leave: bool = False,
+        patterns: bool = False,
+        streams: bool = False,
     ) -> Callable[[Callable[..., Any]], Topic]:
         """Declare topics; the function decides who may.
 
         ``pattern``: a name, with parameters as in FastAPI paths (``quotes/{symbol}``, ``files/{path:path}``).
         ``policy``: ``Log()`` unless given. ``payload``: ``"json"``, ``"text"`` or ``"bytes"`` promises one kind.
         ``publish``: whether clients may publish; a dependency is asked in addition to the function.
+        ``presence``: sessions may ask who is on the topic, and those who want to hear are told who joins and leaves;
+        ``join_leave``: all of them are told. ``patterns``: sessions may put wildcards in the place of parameters
+        (``quotes/*``); the function is asked once for all, with None for these. ``streams``: clients may create, close
+        and delete the topic over HTTP (Durable Streams).
         The function runs for every subscribe, read and publish: it admits by returning, refuses with ``Deny`` or
         ``HTTPException``; for a ``Latest`` topic a value it returns is the snapshot. Raises ``DeclarationError``.
         """
@@ -130,7 +151,19 @@ class Live:
         template = Template(pattern)
 
         def declare(function: Callable[..., Any]) -> Topic:
-            self._gate.declare(Declaration(template, policy or Log(), function, _PAYLOADS[payload], publish))
+            self._gate.declare(
+                Declaration(
+                    template,
+                    policy or Log(),
+                    function,
+                    _PAYLOADS[payload],
+                    publish,
+                    presence=presence or join_leave,
+                    join_leave=join_leave,
+                    patterns=patterns,
+                    streams=streams,
+                )
+            )
             return Topic(self, template, function)
 
         return declare
@@ -192,6 +225,62 @@ class Live:
         """The run that ``publish_from`` began with this id, while it goes on and for a while after its end."""
         return self._runs.find(run_id)
 
+    # Sessions
+
+    def on_connect(self, function: F) -> F:
+        """Decorate the function that is asked when a session connects.
+
+        It may take dependencies and ``op: Operation`` (``op.data``: what the client sent along); it refuses as topic
+        functions do, and may return a JSON value for the client, or a ``Welcome``. Raises ``DeclarationError``.
+        """
+        self._site.hooks.declare(CONNECT, function)
+        return function
+
+    def on_disconnect(self, function: F) -> F:
+        """Decorate the function that is told when a session that was connected is over."""
+        self._site.hooks.declare(DISCONNECT, function)
+        return function
+
+    def on_message(self, function: F) -> F:
+        """Decorate the function that takes what clients send without asking for an answer (``op.data``)."""
+        self._site.hooks.declare(MESSAGE, function)
+        return function
+
+    def call(self, method: str, *, timeout_s: float | None = None) -> Callable[[F], F]:
+        """Declare what ``method`` does when a session calls it (RPC).
+
+        The function takes the data of the call by its annotations, ``Depends`` and all, and returns a JSON value; it
+        refuses with ``CallError``, ``Deny`` or ``HTTPException``. It is cancelled when its client goes, and after
+        ``timeout_s`` (``Limits.call_timeout_s`` unless given). Raises ``DeclarationError``.
+        """
+
+        def declare(function: F) -> F:
+            self._site.calls.declare(method, function, timeout_s=timeout_s)
+            return function
+
+        return declare
+
+    async def send(self, user: str, value: object) -> int:
+        """Send ``value`` (JSON) to every session of ``user`` here; returns how many there are."""
+        return self._site.sessions.send(user, value)
+
+    async def disconnect(self, user: str, *, may_come_back: bool = False) -> int:
+        """End every session of ``user`` here; returns how many there were.
+
+        Clients do not come back by themselves, unless they may: then they connect anew, and are asked who they are.
+        """
+        return self._site.sessions.disconnect(user, RECONNECT if may_come_back else FORCED)
+
+    async def unsubscribe(self, user: str, topic: str) -> int:
+        """End the subscriptions of ``user`` to ``topic`` here; returns how many there were."""
+        return self._site.sessions.unsubscribe(user, topic)
+
+    async def presence(self, topic: str) -> list[Member]:
+        """Who is on ``topic`` (declared with ``presence=True``), one ``Member`` for each connection."""
+        if not self._gate.find(topic).presence:
+            raise DeclarationError(f"the topic {topic!a} has no presence: declare it with presence=True")
+        return self._site.presence.members(topic)
+
     # Looking
 
     def stats(self) -> dict[str, int]:
@@ -202,6 +291,7 @@ class Live:
             "topics": self._hub.topics,
             "subscriptions": self._hub.subscriptions,
             "connections": len(self._site.connections),
+            "sessions": len(self._site.sessions),
         }
 
     # Living
@@ -230,6 +320,7 @@ class Live:
         """
         self._hub.clock = clock
         self._hub.flush_window_s = 0.0
+        self._site.use_clock(clock)
         if isinstance(self._broker, MemoryBroker):
             self._broker.clock = clock
 
@@ -245,6 +336,8 @@ class Live:
     async def _stop(self) -> None:
         await self.drain()
         await self._soon.stop()
+        await self._site.sessions.close()
+        self._site.presence.close()
         await self._hub.close()
         self._site.pump.close()
 

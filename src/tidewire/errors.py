@@ -6,12 +6,20 @@
     ├── BadTopic            a name no topic can have
     ├── UnknownTopic        no declaration covers the name
     ├── TopicFinished       the topic has ended; nothing more can be published
+    ├── UnknownStream       nobody has created this stream, or it is deleted or expired
+    ├── AppendConflict      the stream does not take this append
+    │   ├── ProducerFenced      a newer incarnation of the producer has taken over
+    │   └── ProducerGap         appends of this producer are missing before it
     ├── TooManyTopics       the cap of topics in one process is reached
+    ├── NotCarried          a pattern, where the broker carries single topics only
     ├── BadPosition         a text that is no position
     ├── BadPayload          bytes that are not what was promised
     │   ├── TooLarge        more bytes than the limit
     │   └── BadPacket       a packet of a session that cannot be read
+    ├── BadToken            a token that cannot be trusted, or is not for this
+    ├── TokenExpired        a token that was good and is not any more
     ├── Deny                raised by a topic function: this caller may not
+    ├── CallError           a call has failed, or is to fail
     ├── DeclarationError    a declaration that cannot work, told when it is made
     ├── NotRunning          the event loop that is needed has not started
     ├── PublishQueueFull    publish_soon was called faster than the loop can publish
@@ -80,12 +88,57 @@ class TopicFinished(TidewireError):
         super().__init__(f"the topic {topic!a} is finished: publish to another topic, a finished one stays finished")
 
 
+class UnknownStream(TidewireError):
+    """Nobody has created this stream, or it is deleted or expired. Attribute: ``topic`` (str)."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        super().__init__(f"there is no stream {topic!a}: create it first, with PUT")
+
+
+class AppendConflict(TidewireError):
+    """The stream does not take this append: another content type, or a ``Stream-Seq`` that does not ascend."""
+
+
+class ProducerFenced(AppendConflict):
+    """A newer incarnation of the producer has taken over. Attribute: ``epoch`` (int, the newest)."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        super().__init__(
+            f"a producer of this id has begun epoch {epoch}: this one is over; to take over, begin epoch {epoch + 1}"
+        )
+
+
+class ProducerGap(AppendConflict):
+    """Appends are missing before this one.
+
+    Attributes: ``expected``, ``received`` (int, sequence numbers); ``is_new_epoch`` (bool): the first one of an
+    epoch, which has to be 0.
+    """
+
+    def __init__(self, expected: int, received: int, *, is_new_epoch: bool = False) -> None:
+        self.expected = expected
+        self.received = received
+        self.is_new_epoch = is_new_epoch
+        sentence = f"the producer's next append is number {expected}, and this is {received}"
+        super().__init__(sentence + (": a new epoch begins with 0" if is_new_epoch else ": send what is missing first"))
+
+
 class TooManyTopics(TidewireError):
     """The cap of topics is reached. Attribute: ``limit`` (int)."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         super().__init__(f"there are {limit} topics already: raise Limits(topics_max=...) or use fewer names")
+
+
+class NotCarried(TidewireError):
+    """The broker has no power to carry by pattern. Attribute: ``pattern`` (str)."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        super().__init__(f"the broker carries single topics only: subscribe to each instead of to {pattern!a}")
 
 
 class BadPosition(TidewireError):
@@ -115,6 +168,14 @@ class BadPacket(BadPayload):
     """A packet of a session that cannot be read."""
 
 
+class BadToken(TidewireError):
+    """A token that cannot be trusted, or is not for this: the sentence says why, and never repeats it."""
+
+
+class TokenExpired(TidewireError):
+    """A token that was good and is not any more: get a new one."""
+
+
 class Deny(TidewireError):
     """Raise it in a topic function to refuse the caller.
 
@@ -129,6 +190,20 @@ class Deny(TidewireError):
         self.status = status
         self.headers = headers or {}
         super().__init__(reason)
+
+
+class CallError(TidewireError):
+    """A call has failed. Raise it in a function of ``@live.call`` to say how.
+
+    Attributes: ``code`` (int; 400 to 1999 are an application's own), ``message`` (str), ``temporary`` (bool: the same
+    call may succeed later).
+    """
+
+    def __init__(self, code: int, message: str, *, temporary: bool = False) -> None:
+        self.code = code
+        self.message = message
+        self.temporary = temporary
+        super().__init__(message)
 
 
 class DeclarationError(TidewireError):

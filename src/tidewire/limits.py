@@ -56,8 +56,18 @@ class Limits:
     """Messages of history read and handed over at a time while a subscriber catches up."""
     read_bytes_max: int = 4 * MIB
     """What one plain GET returns at most; the answer then lacks Stream-Up-To-Date and the reader asks on."""
-    batch_messages_max: int = 1000
-    """Messages in one POSTed JSON array."""
+    batch_messages_max: int = 10_000
+    """Messages in one POSTed JSON array; producers gather up to a megabyte before they send."""
+    producers_max: int = 1000
+    """Idempotent producers remembered per topic; of more, the one that was silent longest has to begin anew."""
+    producer_remembered_s: float = 7 * 86_400.0
+    """How long a silent producer is remembered."""
+    long_poll_s: float = 20.0
+    """A long-poll for which nothing has come by then is answered with 204."""
+    stream_events_s: float = 60.0
+    """An event stream asked for with ``live=sse`` ends after this; its reader asks again, and is authorised again."""
+    stream_topics_max: int = 100
+    """Topics in one stream of ``/-/stream``."""
     publish_queue_max: int = 10_000
     """Messages handed to publish_soon that wait for the event loop."""
     dedup_ids_max: int = 10_000
@@ -76,6 +86,38 @@ class Limits:
     """Streaming connections from one peer address; loopback (a local proxy) is not counted."""
     rates_per_topic_max: int = 32
     """Different ``max_per_s`` rates asked for by subscribers of one topic; more share the slowest."""
+    session_frame_bytes_max: int = 1 * MIB + 64 * KIB
+    """One frame of a session, which may carry several commands; larger ones end it with 4413."""
+    session_commands_per_s: float = 1000.0
+    """Commands a session may send in the long run; faster ones end it with 3013."""
+    session_burst_max: int = 4000
+    """Commands it may send at once."""
+    session_subscriptions_max: int = 1000
+    """Topics one session may be subscribed to."""
+    session_calls_max: int = 64
+    """Calls of one session that go on at once; more are refused for the moment."""
+    call_timeout_s: float = 30.0
+    """What a call gets to answer, and a stream to yield its next item, unless its declaration says otherwise."""
+    call_close_s: float = 1.0
+    """What a call that is ended gets to clean up before its caller goes on without it; it still cleans up."""
+    calls_left_max: int = 16
+    """Calls of one method that go on without a caller (no thread can be interrupted); of more, each is refused."""
+    session_connect_s: float = 10.0
+    """The connect command has to come within this time."""
+    session_ping_s: float = 25.0
+    """How often a session is pinged; the first time after half of it to all of it."""
+    session_pong_s: float = 10.0
+    """An answer has to come within this time."""
+    session_expiry_grace_s: float = 25.0
+    """What a client gets to refresh a token that has expired, before its connection or subscription ends."""
+    pattern_topics_max: int = 10_000
+    """Topics whose newest values a new subscription to a pattern begins with; one that matches more is refused."""
+    history_messages_max: int = 300
+    """Messages in one answer to a history command."""
+    presence_grace_s: float = 10.0
+    """How long somebody whose connection is lost is still present; who comes back in time has not left."""
+    presence_members_max: int = 10_000
+    """Members in one answer to a presence command; of more, only the numbers are told."""
     authorise_timeout_s: float = 10.0
     """A topic function that takes longer is answered for with 503."""
     body_timeout_s: float = 30.0

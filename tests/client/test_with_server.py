@@ -53,7 +53,7 @@ async def serving(live: Live, port: int = 0) -> AsyncIterator[str]:
     app.include_router(live.router, prefix="/live")
     (sock,) = bind("127.0.0.1", port)
     listening = asyncio.Event()
-    server = Server(make_config(app, log_level="critical"), lambda url: listening.set())
+    server = Server(make_config(app, log_config=None, log_level=None), lambda url: listening.set())
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
         async with asyncio.timeout(10):

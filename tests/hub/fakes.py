@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from tidewire.brokers.base import Deliver, History, Published, Retention
+from tidewire.brokers.base import Created, Deliver, History, Published, Retention
 from tidewire.brokers.memory import MemoryBroker
 from tidewire.hub.outbox import Batch, Outbox
 from tidewire.hub.subscription import Encode, Eviction, Gap, Opened, Subscription
-from tidewire.protocol.message import Draft, End, Message
+from tidewire.protocol.message import Draft, End, Message, Stream, Terms
 from tidewire.protocol.position import Position, Since
 
 
@@ -90,8 +90,9 @@ class FakeReader:
         self.ready = not self._outbox.busy and not self._outbox.closed and self.end is None
         return self.ready
 
-    def opened(self, subscription: Subscription, how: Opened) -> None:
-        self._outbox.put(Batch((how,), 0, 0))
+    def opened(self, subscription: Subscription, how: Opened) -> bool:
+        self._outbox.put(Batch((Opened(how.start, how.recovered, how.replayed),), 0, 0))
+        return False
 
     def lost(self, subscription: Subscription, gap: Gap) -> None:
         self._outbox.put(Batch((gap,), 0, 0))
@@ -170,8 +171,16 @@ class SlowBroker:
         await self._pause()
         return history
 
-    async def finish(self, topic: str, error: str | None, retention: Retention) -> End:
-        return await self.inner.finish(topic, error, retention)
+    async def finish(self, topic: str, error: str | None, retention: Retention, terms: Terms | None = None) -> End:
+        return await self.inner.finish(topic, error, retention, terms)
+
+    async def create(
+        self, topic: str, stream: Stream, first: Draft | None, retention: Retention, *, closed: bool = False
+    ) -> Created:
+        return await self.inner.create(topic, stream, first, retention, closed=closed)
+
+    async def drop(self, topic: str) -> bool:
+        return await self.inner.drop(topic)
 
     async def attach(self, topic: str, retention: Retention) -> None:
         await self._pause()

@@ -23,7 +23,7 @@ def serving(app: FastAPI) -> Iterator[str]:
     """``app`` on a free port, in a thread."""
     (sock,) = bind("127.0.0.1", 0)
     listening = threading.Event()
-    server = Server(make_config(app, log_level="error"), lambda url: listening.set())
+    server = Server(make_config(app, log_config=None, log_level=None), lambda url: listening.set())
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])))
     thread.start()
     assert listening.wait(20)

@@ -213,7 +213,7 @@ class World:
                 await asyncio.sleep(0)
             self.clock.advance(0.5)
             moved = sum(client.reader.take() for client in self.clients)
-            waiting = self.hub._flush_scheduled or any(fanout.pending for fanout in self.hub._fanouts.values())
+            waiting = self.hub._turns.is_scheduled or any(fanout.pending for fanout in self.hub._fanouts.values())
             if not moved and not waiting and all(client.task.done() for client in self.clients):
                 return
         raise AssertionError("the readers do not come to rest")

@@ -108,7 +108,9 @@ class Visitor:
         self.house = house
         self.transport = Line(high_water)
         self.socket = OpenSocket(self.transport, house.shared, None, max_size=1 << 22)  # type: ignore[arg-type]
-        self.connection = SocketConnection(self.socket, house.site, address, publishing)
+        self.connection = SocketConnection(
+            self.socket, house.site, address, None if publishing is None else publishing.invite
+        )
         self.socket.owner = self.connection
         self.socket.start()
         # what came of the subscription, once it is there

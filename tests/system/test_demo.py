@@ -6,8 +6,6 @@ polled through `until` instead, which goes through the debugger and leaves the p
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +20,9 @@ from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, WebSocket, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, WebSocket
+
+from tests.browsers import chromium
 
 pytestmark = pytest.mark.system
 
@@ -117,13 +117,8 @@ class Window:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.fail("Chromium is missing: apt-get install -y --no-install-recommends chromium fonts-dejavu-core")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

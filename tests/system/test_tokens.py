@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from examples.tokens import app as tokens_app
 from examples.tokens import model
 from examples.tokens.app import app
+from tests.browsers import chromium
 from tidewire.server.run import Server, bind, make_config, url_of
 
 pytestmark = pytest.mark.system
@@ -75,13 +74,8 @@ def url(paced: Model) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.fail("Chromium is missing: apt-get install -y --no-install-recommends chromium fonts-dejavu-core")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

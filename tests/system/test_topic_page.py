@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+
+from tests.browsers import chromium
 
 pytestmark = pytest.mark.system
 
@@ -62,13 +64,11 @@ def server() -> Iterator[OpenServer]:
 @contextmanager
 def window(url: str) -> Iterator[tuple[Page, list[str]]]:
     complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium")
+    with chromium() as browser:
         page = browser.new_page()
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.goto(url)
         yield page, complaints
-        browser.close()
 
 
 def until(page: Page, expression: str, wanted: object) -> None:

@@ -107,14 +107,17 @@ class Fanout:
         subscription.reader.lost(subscription, gap)
 
     def finish(self, end: End) -> None:
-        """The topic has ended: hand out the rest, then the word."""
-        self.end = end
+        """The topic has ended: hand out the rest, then the word.
+
+        One that is gone may come again under its name: the word is for those who are here, catching up or not.
+        """
+        self.end = None if end.gone else end
         self.flush()
         for lane in list(self._conflated.values()):
             self._flush_lane(lane)
         self._sweep_all()
         for subscription in list(self.subscriptions):
-            if subscription.state is not State.CATCHING_UP:
+            if end.gone or subscription.state is not State.CATCHING_UP:
                 self._end(subscription, end)
 
     def end_if_over(self, subscription: Subscription, read_end: End | None) -> None:

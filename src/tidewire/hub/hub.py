@@ -7,16 +7,18 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from tidewire.brokers.base import Broker, History, Published
+from tidewire.brokers.base import Broker, Created, History, PatternBroker, Published
 from tidewire.clock import Clock, LoopClock
-from tidewire.errors import DrainTimeout
+from tidewire.errors import DrainTimeout, NotCarried
 from tidewire.hub.fanout import Fanout
+from tidewire.hub.patterns import Admits, Patterns, begin_latest_of, begin_live, carry, carry_no_longer
 from tidewire.hub.policy import Latest, Policy, Signal
 from tidewire.hub.recovery import LogRecovery, ReaderGone, begin_latest, begin_signal
 from tidewire.hub.stats import Stats
 from tidewire.hub.subscription import Eviction, Reader, Subscription
+from tidewire.hub.turns import Turns, sleep
 from tidewire.limits import Limits
-from tidewire.protocol.message import Draft, End, Message
+from tidewire.protocol.message import Draft, End, Message, Stream, Terms
 from tidewire.protocol.position import NOW, Position, Since
 
 logger = logging.getLogger("tidewire.hub")
@@ -24,8 +26,6 @@ logger = logging.getLogger("tidewire.hub")
 # How often a publisher that got ahead lets the event loop run before it goes on regardless. Each pass lets
 # every reader that shares the loop take what its socket holds.
 _YIELD_PASSES_MAX = 16
-# How much earlier than asked for a timer may come and the window still be over.
-_EARLY_S = 0.0001
 
 
 class Hub:
@@ -45,22 +45,31 @@ class Hub:
     ) -> None:
         self.broker = broker
         self.limits = limits or Limits()
-        self.clock: Clock = clock or LoopClock()
         self.stats = Stats()
-        self.flush_window_s = flush_window_s
+        self._turns = Turns(clock or LoopClock(), self.limits, flush_window_s)
         self._fanouts: dict[str, Fanout] = {}
-        # topics with something gathered since the last flush
-        self._unflushed: dict[Fanout, None] = {}
-        self._flush_scheduled = False
-        self._last_flush = float("-inf")
-        # topics to flush now, or whose flush has not reached everybody; in turn
-        self._due: dict[Fanout, None] = {}
-        self._turn_scheduled = False
-        # published since the event loop last ran: what makes a publisher yield
-        self._unyielded_messages = 0
-        self._unyielded_bytes = 0
+        # those of patterns among them
+        self._patterns = Patterns()
         # detaching from the broker, each a short task of the hub's own
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def clock(self) -> Clock:
+        """What everything here that waits follows."""
+        return self._turns.clock
+
+    @clock.setter
+    def clock(self, clock: Clock) -> None:
+        self._turns.clock = clock
+
+    @property
+    def flush_window_s(self) -> float:
+        """Seconds from one flush to the next at least."""
+        return self._turns.flush_window_s
+
+    @flush_window_s.setter
+    def flush_window_s(self, seconds: float) -> None:
+        self._turns.flush_window_s = seconds
 
     async def start(self) -> None:
         """Begin to hear the broker."""
@@ -82,15 +91,17 @@ class Hub:
         if published.duplicate:
             self.stats.duplicates += 1
             return published
-        self.stats.published += 1
-        self._unyielded_messages += 1
-        self._unyielded_bytes += len(draft.payload)
-        if (
-            self._unyielded_messages >= self.limits.gather_messages_max
-            or self._unyielded_bytes >= self.limits.gather_bytes_max
-        ):
+        self._count_published(draft)
+        if self._turns.is_publisher_ahead:
             await self._yield_to_readers(topic)
         return published
+
+    def _count_published(self, draft: Draft) -> None:
+        count, size = 1, len(draft.payload)
+        if draft.more:
+            count, size = count + len(draft.more), size + sum(map(len, draft.more))
+        self.stats.published += count
+        self._turns.count_published(count, size)
 
     async def _yield_to_readers(self, topic: str) -> None:
         for _ in range(_YIELD_PASSES_MAX):
@@ -101,9 +112,22 @@ class Hub:
             if not fanout.is_sweeping and not any(sub.outbox.under_pressure for sub in fanout.subscriptions):
                 return
 
-    async def finish(self, topic: str, policy: Policy, error: str | None) -> End:
+    async def finish(self, topic: str, policy: Policy, error: str | None, terms: Terms | None = None) -> End:
         """End ``topic``: readers get the rest, then the word."""
-        return await self.broker.finish(topic, error, policy.retention)
+        return await self.broker.finish(topic, error, policy.retention, terms)
+
+    async def create(
+        self, topic: str, policy: Policy, stream: Stream, first: Draft | None = None, *, closed: bool = False
+    ) -> Created:
+        """Make ``topic`` as ``stream``, with what it begins with; where it is there, nothing changes."""
+        created = await self.broker.create(topic, stream, first, policy.retention, closed=closed)
+        if created.is_new and first is not None:
+            self._count_published(first)
+        return created
+
+    async def drop(self, topic: str) -> bool:
+        """Forget ``topic``: its readers are told that it is gone. Returns whether it was there."""
+        return await self.broker.drop(topic)
 
     async def drained(self, topic: str, timeout_s: float) -> None:
         """Return when every subscription of ``topic`` here has taken all that was published before.
@@ -134,111 +158,33 @@ class Hub:
             for outbox in list(fanout.busy):
                 await outbox.drained()
             if fanout.pending and not fanout.is_sweeping:
-                await self._sleep(fanout.next_flush_in())
+                await sleep(self.clock, fanout.next_flush_in())
 
     async def _flush_next(self) -> None:
         """Flush on the next pass of the loop and wait for it: from a callback, writes are begun most cheaply."""
-        if self._unflushed or not self._turn_scheduled:
+        if self._turns.is_flush_wanted:
             asyncio.get_running_loop().call_soon(self.flush)
         await asyncio.sleep(0)
-
-    async def _sleep(self, delay_s: float) -> None:
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.clock.call_later(max(0.0, delay_s), lambda: None if woken.done() else woken.set_result(None))
-        try:
-            await woken
-        finally:
-            timer.cancel()
 
     # Delivering
 
     def deliver(self, topic: str, event: Message | End) -> None:
         """The broker's door: local and remote messages alike."""
+        if len(self._patterns) and isinstance(event, Message):
+            for follower, message in self._patterns.take(topic, event):
+                self._turns.gather(follower, message)
         fanout = self._fanouts.get(topic)
         if fanout is None:
             return
         if isinstance(event, End):
-            self._unflushed.pop(fanout, None)
-            self._due.pop(fanout, None)
+            self._turns.forget(fanout)
             fanout.finish(event)
-            return
-        if fanout.gather(event) and self._flush_early(fanout):
-            return
-        self._unflushed[fanout] = None
-        if not self._flush_scheduled:
-            self._schedule_flush()
-
-    def _flush_early(self, fanout: Fanout) -> bool:
-        """Much has gathered: flush without waiting, unless the flush before is still on its way and may end first."""
-        if fanout.is_overfull:
-            fanout.flush()
-        elif not fanout.is_sweeping:
-            self._due[fanout] = None
-            self._turn()
         else:
-            return False
-        self._unflushed.pop(fanout, None)
-        return True
-
-    def _schedule_flush(self) -> None:
-        self._flush_scheduled = True
-        due_in = self._flush_due_in()
-        if due_in <= 0:
-            self.clock.call_soon(self._scheduled_flush)
-        else:
-            self.clock.call_later(due_in, self._flush_after_window)
-
-    def _flush_due_in(self) -> float:
-        return self._last_flush + self.flush_window_s - self.clock.now()
-
-    def _flush_after_window(self) -> None:
-        due_in = self._flush_due_in()
-        if due_in > _EARLY_S:
-            # uvloop counts in whole milliseconds, and its timers come up to one early
-            self.clock.call_later(max(due_in, 0.001), self._flush_after_window)
-        else:
-            self._scheduled_flush()
-
-    def _scheduled_flush(self) -> None:
-        self._flush_scheduled = False
-        self.flush()
+            self._turns.gather(fanout, event)
 
     def flush(self) -> None:
         """Begin to hand out everything that has gathered; a publisher that yields calls it too."""
-        self._unyielded_messages = self._unyielded_bytes = 0
-        if self._unflushed:
-            self._due.update(self._unflushed)
-            self._unflushed.clear()
-        self._turn()
-
-    def _turn(self) -> None:
-        """Write to as many readers as one pass of the loop may, topic after topic in turn."""
-        if not self._due:
-            return
-        budget = self.limits.flush_writes_max
-        while self._due and budget > 0:
-            fanout = next(iter(self._due))
-            del self._due[fanout]
-            if not fanout.is_sweeping:
-                fanout.begin_flush()
-            budget = fanout.sweep(budget)
-            if fanout.is_sweeping or (fanout.has_gathered and fanout not in self._unflushed):
-                self._due[fanout] = None
-        if not self._due:
-            # the window begins when everybody has been written to: that may have taken longer than it is
-            self._last_flush = self.clock.now()
-        elif not self._turn_scheduled:
-            self._turn_scheduled = True
-            self.clock.call_soon(self._next_turn)
-
-    def _next_turn(self) -> None:
-        self._turn_scheduled = False
-        self._turn()
-
-    def _begun(self, fanout: Fanout) -> None:
-        """A timer of ``fanout`` has begun a sweep."""
-        self._due[fanout] = None
-        self._turn()
+        self._turns.flush()
 
     # Subscribing
 
@@ -256,15 +202,18 @@ class Hub:
         noted: Position | None = None,
         snapshot: Sequence[Message] | None = None,
         rate: float | None = None,
+        rest_after_gap: bool = True,
     ) -> Subscription:
         """Register ``reader`` and bring it from ``since`` to live; returns when it is live, or has ended.
 
         ``noted``: what ``note`` said before the caller was admitted. ``snapshot``: the state at ``noted`` that the
         topic function returned (``Latest`` only). ``rate``: flushes per second this reader wants at most.
+        ``rest_after_gap``: a reader whose position is lost gets what is still kept (``Log``), or what comes only.
         The caller must go on writing the reader's outbox meanwhile. Cancelling unregisters.
         """
         subscription = Subscription(topic, reader, rate)
-        fanout = await self._attach(topic, policy, subscription)
+        fanout = self._fanout_of(topic, policy)
+        await self._attach(fanout, subscription)
         try:
             if isinstance(policy, Signal):
                 await begin_signal(fanout, subscription, self.broker)
@@ -279,7 +228,14 @@ class Hub:
                     snapshot=snapshot,
                 )
             else:
-                recovery = LogRecovery(fanout, subscription, broker=self.broker, limits=self.limits, stats=self.stats)
+                recovery = LogRecovery(
+                    fanout,
+                    subscription,
+                    broker=self.broker,
+                    limits=self.limits,
+                    stats=self.stats,
+                    rest_after_gap=rest_after_gap,
+                )
                 await recovery.run(since, noted)
         except ReaderGone:
             self.unsubscribe(subscription)
@@ -288,21 +244,50 @@ class Hub:
             raise
         return subscription
 
-    async def _attach(self, topic: str, policy: Policy, subscription: Subscription) -> Fanout:
+    async def subscribe_pattern(
+        self, pattern: str, policy: Policy, reader: Reader, *, admits: Admits, rate: float | None = None
+    ) -> Subscription:
+        """Register ``reader`` for every topic that matches ``pattern`` and that ``admits`` lets through.
+
+        ``Latest``: the newest values first. Otherwise what comes from now on; nothing is recovered. Raises
+        ``BadTopic``, ``TooManyTopics`` (more than ``Limits.pattern_topics_max`` to begin with) and ``NotCarried``.
+        """
+        if not isinstance(self.broker, PatternBroker):
+            raise NotCarried(pattern)
+        group = self._patterns.open(pattern, admits, lambda: self._fanout_of(pattern, policy))
+        subscription = Subscription(pattern, reader, rate)
+        await self._attach(group.fanout, subscription)
+        try:
+            if isinstance(policy, Latest):
+                await begin_latest_of(group, subscription, self.broker, self.limits.pattern_topics_max)
+            else:
+                begin_live(group, subscription)
+        except ReaderGone:
+            self.unsubscribe(subscription)
+        except BaseException:
+            self.unsubscribe(subscription)
+            raise
+        return subscription
+
+    def _fanout_of(self, topic: str, policy: Policy) -> Fanout:
         fanout = self._fanouts.get(topic)
         if fanout is None:
-            fanout = Fanout(topic, policy, limits=self.limits, clock=self.clock, stats=self.stats, begun=self._begun)
+            fanout = Fanout(
+                topic, policy, limits=self.limits, clock=self.clock, stats=self.stats, begun=self._turns.begun
+            )
             self._fanouts[topic] = fanout
+        return fanout
+
+    async def _attach(self, fanout: Fanout, subscription: Subscription) -> None:
         fanout.add(subscription)
         try:
             async with fanout.lock:
                 if not fanout.attached:
-                    await self.broker.attach(topic, policy.retention)
+                    await carry(self.broker, fanout)
                     fanout.attached = True
         except BaseException:
             self.unsubscribe(subscription)
             raise
-        return fanout
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """The reader is gone; the last one of a topic detaches it from the broker. Twice is nothing."""
@@ -319,11 +304,11 @@ class Hub:
                 return
             if fanout.attached:
                 fanout.attached = False
-                await self.broker.detach(fanout.topic)
+                await carry_no_longer(self.broker, fanout)
             if not fanout.subscriptions:
                 del self._fanouts[fanout.topic]
-                self._unflushed.pop(fanout, None)
-                self._due.pop(fanout, None)
+                self._patterns.close(fanout)
+                self._turns.forget(fanout)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

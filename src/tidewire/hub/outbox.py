@@ -67,6 +67,7 @@ class Outbox:
     """
 
     __slots__ = (
+        "_ahead",
         "_bytes_max",
         "_dirty_sources",
         "_drained",
@@ -87,6 +88,8 @@ class Outbox:
         self._messages_max = messages_max
         self.writer = writer
         self._queue: list[tuple[Batch, Source | None]] = []
+        # how many at the head of the queue were put ahead of the others
+        self._ahead = 0
         # lists: an empty deque takes 600 bytes, and there are two in each of many idle connections
         # taken by the writer and not yet written
         self._in_flight: tuple[Batch, Source | None] | None = None
@@ -140,6 +143,18 @@ class Outbox:
         if self._sealed:
             return
         self._queue.append((batch, source))
+        self._count(batch)
+        self._become_busy()
+
+    def put_ahead(self, batch: Batch) -> None:
+        """Queue an answer or a ping behind others of its kind and ahead of everything else.
+
+        Whether or not there is room: who asks is answered as often as it asks, so bound what may be asked.
+        """
+        if self._sealed:
+            return
+        self._queue.insert(self._ahead, (batch, None))
+        self._ahead += 1
         self._count(batch)
         self._become_busy()
 
@@ -197,6 +212,8 @@ class Outbox:
 
     def _next(self) -> tuple[Batch, Source | None] | None:
         if self._queue:
+            if self._ahead:
+                self._ahead -= 1
             return self._queue.pop(0)
         while self._dirty_sources:
             source = self._dirty_sources[0]
@@ -240,6 +257,7 @@ class Outbox:
         self.closed = self._sealed = True
         self.writer.ready = False
         self._queue.clear()
+        self._ahead = 0
         self._dirty_sources.clear()
         self._in_flight = None
         self.size_bytes = self.count = 0

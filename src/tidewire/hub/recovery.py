@@ -25,7 +25,7 @@ class ReaderGone(Exception):
 async def begin_signal(fanout: Fanout, subscription: Subscription, broker: Broker) -> None:
     """Nothing is kept: live at once, beginning behind what has gathered already."""
     history = await broker.history(fanout.topic, NOW, 0)
-    _still_there(subscription)
+    still_there(subscription)
     fanout.flush()
     subscription.reader.opened(subscription, Opened(None, None, 0))
     fanout.go_live(subscription)
@@ -36,13 +36,22 @@ class LogRecovery:
     """Bring one reader of a ``Log`` from ``since`` to live."""
 
     def __init__(
-        self, fanout: Fanout, subscription: Subscription, *, broker: Broker, limits: Limits, stats: Stats
+        self,
+        fanout: Fanout,
+        subscription: Subscription,
+        *,
+        broker: Broker,
+        limits: Limits,
+        stats: Stats,
+        rest_after_gap: bool = True,
     ) -> None:
         self._fanout = fanout
         self._subscription = subscription
         self._broker = broker
         self._limits = limits
         self._stats = stats
+        # whether a reader that lost something gets what is still kept, or begins with what comes
+        self._rest_after_gap = rest_after_gap
         self._opened = False
 
     async def run(self, since: Since, noted: Position | None) -> None:
@@ -61,36 +70,46 @@ class LogRecovery:
         fanout, subscription = self._fanout, self._subscription
         fanout.begin_buffering(subscription)
         history = await self._broker.history(fanout.topic, cursor, self._limits.page_messages_max)
-        _still_there(subscription)
+        still_there(subscription)
         assert history is not None, "an attached topic has state"
-        self._tell_beginning(history, cursor, asked)
+        if not history.complete and not self._rest_after_gap:
+            history = History([], history.top, history.top, False, history.end)
         self._cursor = Position(history.start.epoch, _last_offset(history))
         small = sum(len(message.payload) for message in history.messages) <= self._limits.outbox_bytes_max // 2
+        is_last = self._cursor.offset >= history.top.offset and small and not subscription.buffer_full
+        is_said = self._tell_beginning(history, cursor, asked, is_last=is_last)
         buffered = fanout.end_buffering(subscription)
-        if self._cursor.offset < history.top.offset or not small or subscription.buffer_full:
+        still_there(subscription)
+        if not is_last:
             await self._hand_over(history.messages)
             return False
-        if history.messages:
+        if history.messages and not is_said:
             subscription.put(subscription.reader.encode(history.messages))
-            self._stats.delivered += len(history.messages)
+        self._stats.delivered += len(history.messages)
         subscription.at = self._cursor
         fanout.hand_over(subscription, buffered)
-        _still_there(subscription)
+        still_there(subscription)
         fanout.go_live(subscription)
         fanout.end_if_over(subscription, history.end)
         return True
 
-    def _tell_beginning(self, history: History, cursor: Since, asked: bool) -> None:
+    def _tell_beginning(self, history: History, cursor: Since, asked: bool, *, is_last: bool) -> bool:
+        """Returns whether the reader has said the messages itself."""
+        is_said = False
         if not self._opened:
             self._opened = True
             replayed = history.top.offset - history.start.offset
             recovered = history.complete if asked else None
             self._stats.recovered += bool(recovered)
-            self._subscription.reader.opened(self._subscription, Opened(history.start, recovered, replayed))
+            page = history.messages if is_last else ()
+            is_said = self._subscription.reader.opened(
+                self._subscription, Opened(history.start, recovered, replayed, page)
+            )
         if not history.complete:
             self._stats.gaps += 1
             lost_from = cursor if isinstance(cursor, Position) else None
             self._subscription.reader.lost(self._subscription, Gap(lost_from, history.start))
+        return is_said
 
     async def _hand_over(self, messages: Sequence[Message]) -> None:
         """Queue a page in pieces that fit, each when the one before has been written."""
@@ -112,10 +131,11 @@ async def _drained(fanout: Fanout, subscription: Subscription) -> None:
             await subscription.outbox.drained()
     except TimeoutError:
         fanout.evict(subscription, Eviction.SLOW)
-    _still_there(subscription)
+    still_there(subscription)
 
 
-def _still_there(subscription: Subscription) -> None:
+def still_there(subscription: Subscription) -> None:
+    """Raise ``ReaderGone`` when it is not."""
     if subscription.state is State.ENDED:
         raise ReaderGone
 
@@ -181,7 +201,7 @@ async def _read_state(
         begin = since if isinstance(since, Position) else START
         # at most so many values and as many tombstones are kept
         history = await broker.history(fanout.topic, begin, 2 * retention.keep)
-        _still_there(subscription)
+        still_there(subscription)
         assert history is not None, "an attached topic has state"
         buffered = fanout.end_buffering(subscription)
         renumbered = bool(buffered) and buffered[-1].epoch > history.top.epoch

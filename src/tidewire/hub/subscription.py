@@ -40,11 +40,13 @@ class Opened:
 
     ``start``: what follows comes after this position (None on a ``Signal``). ``recovered``: whether the position
     that was asked for is continued (None: none was asked for). ``replayed``: messages of the past that follow.
+    ``page``: these, where they are few enough to be said at once (``Log`` only).
     """
 
     start: Position | None
     recovered: bool | None
     replayed: int
+    page: Sequence[Message] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,11 @@ class Reader(Protocol):
     def encode(self) -> Encode:
         """The dialect; the same object for all who share batches."""
 
-    def opened(self, subscription: Subscription, how: Opened) -> None:
-        """The subscription begins; called once, before its first message is queued."""
+    def opened(self, subscription: Subscription, how: Opened) -> bool:
+        """The subscription begins; called once, before its first message is queued.
+
+        Returns whether it has said ``how.page`` itself, so that this is not queued any more.
+        """
 
     def lost(self, subscription: Subscription, gap: Gap) -> None:
         """Say that something is missing, at this place of the queue."""

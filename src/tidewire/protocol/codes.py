@@ -1,4 +1,8 @@
-"""Close codes of the plain dialect and what each advises, in one table (CONTRACTS 12)."""
+"""Codes and what each advises, in tables (CONTRACTS 12): close codes of both dialects, and what sessions say.
+
+Those of sessions are the protocol's (centrifugal.dev, "Client protocol", error and disconnect codes). Its clients come
+back after a close with 3000 to 3499 and 4000 to 4499, and with everything below 3000 but 1009.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,89 @@ SHUTDOWN = Code(1012, "shutdown", True, "the server stops or restarts")
 TRY_LATER = Code(1013, "try later", True, "a limit of the server is reached")
 SLOW = Code(3008, "slow", True, "the reader did not keep up; with positions it is told the gap on its return")
 GAP = Code(4001, "gap", True, "a bare reader lost messages; the reason is 'gap <position to resume from>'")
+
+# Sessions. SLOW is theirs too.
+SESSION_SHUTDOWN = Code(3001, "shutdown", True, "the server stops or restarts")
+SERVER_ERROR = Code(3004, "internal server error", True, "the server failed; its log has the error")
+EXPIRED = Code(3005, "connection expired", True, "the token has expired and was not refreshed: get a new one")
+INSUFFICIENT_STATE = Code(3010, "insufficient state", True, "a subscription the server has made lost messages")
+RECONNECT = Code(3011, "reconnect", True, "the application wants this client to connect again")
+NO_PONG = Code(3012, "no pong", True, "a ping was not answered in time")
+FLOOD = Code(3013, "too many requests", True, "commands come faster than they may")
+INVALID_TOKEN = Code(3500, "invalid token", False, "the token of the connection cannot be trusted")
+BAD_REQUEST = Code(3501, "bad request", False, "a packet that makes no sense; the reason says which")
+STALE = Code(3502, "stale", False, "no connect command came in time")
+FORCED = Code(3503, "disconnected", False, "the application has ended the connection")
+SESSION_DENIED = Code(3507, "permission denied", False, "this caller may not connect")
+NOT_OFFERED = Code(3508, "not available", False, "messages were sent and the application takes none")
+REPLACED = Code(4500, "replaced", False, "the same session was opened again: the newer connection goes on")
+SESSION_TOO_LARGE = Code(4413, "too large", True, "a frame over the limit; the reason names both numbers")
+
+SESSION_CODES = (
+    SLOW,
+    SESSION_SHUTDOWN,
+    SERVER_ERROR,
+    EXPIRED,
+    INSUFFICIENT_STATE,
+    RECONNECT,
+    NO_PONG,
+    FLOOD,
+    REPLACED,
+    INVALID_TOKEN,
+    BAD_REQUEST,
+    STALE,
+    FORCED,
+    SESSION_DENIED,
+    NOT_OFFERED,
+    SESSION_TOO_LARGE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a command of a session is refused. ``temporary``: the client asks again by itself."""
+
+    code: int
+    name: str
+    temporary: bool
+    meaning: str
+
+
+INTERNAL = Fault(100, "internal server error", True, "the application failed; its log has the error")
+UNAUTHORIZED = Fault(101, "unauthorized", False, "nobody is known to be asking: present a token")
+UNKNOWN_CHANNEL = Fault(102, "unknown channel", False, "no declaration matches the topic")
+PERMISSION_DENIED = Fault(103, "permission denied", False, "this caller may not do that")
+METHOD_NOT_FOUND = Fault(104, "method not found", False, "no call of this name")
+ALREADY_SUBSCRIBED = Fault(105, "already subscribed", False, "the connection has this subscription")
+LIMIT_EXCEEDED = Fault(106, "limit exceeded", False, "more, or more at once, than there may be")
+BAD_COMMAND = Fault(107, "bad request", False, "a command that makes no sense")
+NOT_AVAILABLE = Fault(108, "not available", False, "not spoken here, or not switched on for this topic")
+TOKEN_EXPIRED = Fault(109, "token expired", False, "the client gets a new token and asks again")
+TOO_MANY_REQUESTS = Fault(111, "too many requests", True, "ask again later")
+UNRECOVERABLE = Fault(112, "unrecoverable position", False, "what came after that position is not kept")
+
+FAULTS = (
+    INTERNAL,
+    UNAUTHORIZED,
+    UNKNOWN_CHANNEL,
+    PERMISSION_DENIED,
+    METHOD_NOT_FOUND,
+    ALREADY_SUBSCRIBED,
+    LIMIT_EXCEEDED,
+    BAD_COMMAND,
+    NOT_AVAILABLE,
+    TOKEN_EXPIRED,
+    TOO_MANY_REQUESTS,
+    UNRECOVERABLE,
+)
+
+# Why the server has ended one subscription: from 2500 on the client subscribes again.
+UNSUBSCRIBED = Code(2000, "unsubscribed", False, "the application has ended the subscription")
+TOPIC_FINISHED = Code(2001, "finished", False, "the topic is finished, everything has been sent")
+SUBSCRIPTION_STATE = Code(2500, "insufficient state", True, "messages were lost; the client recovers them if it can")
+SUBSCRIPTION_EXPIRED = Code(2501, "subscription expired", True, "its token has expired and was not refreshed")
+
+UNSUBSCRIBE_CODES = (UNSUBSCRIBED, TOPIC_FINISHED, SUBSCRIPTION_STATE, SUBSCRIPTION_EXPIRED)
 
 ALL = (FINISHED, UNSUPPORTED_DATA, BAD_PAYLOAD, DENIED, TOO_LARGE, BROKEN, SHUTDOWN, TRY_LATER, SLOW, GAP)
 

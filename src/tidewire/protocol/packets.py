@@ -402,3 +402,24 @@ class Reply(Packet):
     rpc: Annotated[RPCResult | None, _at(13)] = None
     refresh: Annotated[RefreshResult | None, _at(14)] = None
     sub_refresh: Annotated[SubRefreshResult | None, _at(15)] = None
+
+
+_RESULT_FIELDS: Final = {
+    ConnectResult: "connect",
+    SubscribeResult: "subscribe",
+    UnsubscribeResult: "unsubscribe",
+    PublishResult: "publish",
+    PresenceResult: "presence",
+    PresenceStatsResult: "presence_stats",
+    HistoryResult: "history",
+    RPCResult: "rpc",
+    RefreshResult: "refresh",
+    SubRefreshResult: "sub_refresh",
+}
+
+
+def answer(command_id: int, result: Packet) -> Reply:
+    """The reply to the command of that id."""
+    reply = Reply(id=command_id)
+    setattr(reply, _RESULT_FIELDS[type(result)], result)
+    return reply

@@ -7,10 +7,10 @@ stream is that of the HTML standard (section 9.2, server-sent events). Pure func
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import msgspec
 
+from tidewire.protocol.durable import as_json, content_type_of
 from tidewire.protocol.message import Kind, Message
 from tidewire.protocol.position import Position
 
@@ -30,9 +30,12 @@ def bare_frame(message: Message) -> str | bytes:
     return message.payload if message.kind is Kind.BYTES else message.payload.decode()
 
 
-def positions_frame(message: Message) -> str:
-    """One JSON object: ``position`` and ``data`` (or ``text``, ``base64``), and ``key``, ``removed``, ``snapshot``."""
-    frame: dict[str, Any] = {"position": _text(position_of(message))}
+def positions_frame(message: Message, topic: str | None = None) -> str:
+    """One JSON object: ``position`` and ``data`` (or ``text``, ``base64``), and ``key``, ``removed``, ``snapshot``.
+
+    ``topic`` comes first where a stream has several (``server.many``), in all of these frames.
+    """
+    frame = _frame(topic, position=_text(position_of(message)))
     if message.key is not None:
         frame["key"] = message.key
     if message.removed:
@@ -49,19 +52,24 @@ def positions_frame(message: Message) -> str:
     return _json.encode(frame).decode()
 
 
-def opened_frame(position: Position | None, recovered: bool | None, replayed: int) -> str:
+def opened_frame(position: Position | None, recovered: bool | None, replayed: int, topic: str | None = None) -> str:
     """The first frame with ``?positions=1``: what follows comes after ``position``."""
-    return _json.encode({"position": _text(position), "recovered": recovered, "replayed": replayed}).decode()
+    frame = _frame(topic, position=_text(position), recovered=recovered, replayed=replayed)
+    return _json.encode(frame).decode()
 
 
-def gap_frame(since: Position | None, until: Position) -> str:
+def gap_frame(since: Position | None, until: Position, topic: str | None = None) -> str:
     """Messages after ``from`` and up to ``to`` are lost to this reader."""
-    return _json.encode({"gap": {"from": _text(since), "to": str(until)}}).decode()
+    return _json.encode(_frame(topic, gap={"from": _text(since), "to": str(until)})).decode()
 
 
-def end_frame(position: Position | None, error: str | None) -> str:
+def end_frame(position: Position | None, error: str | None, topic: str | None = None) -> str:
     """The topic is finished."""
-    return _json.encode({"end": {"position": _text(position), "error": error}}).decode()
+    return _json.encode(_frame(topic, end={"position": _text(position), "error": error})).decode()
+
+
+def _frame(topic: str | None, **fields: object) -> dict[str, object]:
+    return fields if topic is None else {"topic": topic, **fields}
 
 
 def _text(position: Position | None) -> str | None:
@@ -124,17 +132,10 @@ EVENT_STREAM = "text/event-stream"
 # Plain reads (what is kept, then the response ends)
 
 
-_MEDIA_TYPES = {
-    Kind.JSON: "application/json",
-    Kind.TEXT: "text/plain; charset=utf-8",
-    Kind.BYTES: "application/octet-stream",
-}
-
-
 def join_payloads(messages: list[Message], declared: Kind | None, *, exact: bool) -> tuple[str, bytes]:
     """Media type and body of kept messages.
 
-    JSON is an array (Durable Streams 7.1). Text is one message per line, or the bytes as they are when
+    JSON is an array (Durable Streams 9.1). Text is one message per line, or the bytes as they are when
     ``exact``; bytes are joined. What is mixed becomes a JSON array: text as strings, bytes as base64 strings.
     ``declared`` decides where the topic promises one kind; otherwise the messages do.
     """
@@ -142,14 +143,6 @@ def join_payloads(messages: list[Message], declared: Kind | None, *, exact: bool
     kinds = {message.kind for message in values}
     kind = declared or (kinds.pop() if len(kinds) == 1 else Kind.JSON)
     if kind is Kind.JSON:
-        return _MEDIA_TYPES[kind], b"[" + b",".join(_as_json(m) for m in values) + b"]"
+        return content_type_of(kind), b"[" + b",".join(as_json(m) for m in values) + b"]"
     line_end = b"\n" if kind is Kind.TEXT and not exact else b""
-    return _MEDIA_TYPES[kind], b"".join(m.payload + line_end for m in values)
-
-
-def _as_json(message: Message) -> bytes:
-    if message.kind is Kind.JSON:
-        return message.payload
-    if message.kind is Kind.TEXT:
-        return _json.encode(message.payload.decode())
-    return _json.encode(base64.b64encode(message.payload).decode())
+    return content_type_of(kind), b"".join(m.payload + line_end for m in values)

@@ -71,6 +71,10 @@ class Template:
             raise DeclarationError(f"topic {text!a} can match no name: {error.why}") from None
         return re.compile(pattern + re.escape(rest) + r"\Z"), form + rest
 
+    def parameter(self, name: str) -> str:
+        """A parameter as it is declared: ``{name}`` or ``{name:path}``."""
+        return next(field.group(0) for field in _FIELD.finditer(self.text) if field.group(1) == name)
+
     def match(self, topic: str) -> dict[str, str] | None:
         """The parameters of ``topic`` by name, or None when it does not match."""
         if topic.startswith("$") and not self.text.startswith("$"):

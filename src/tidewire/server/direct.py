@@ -15,7 +15,7 @@ from tidewire.hub.outbox import Batch, Outbox
 from tidewire.hub.subscription import Subscription
 from tidewire.protocol.codes import shorten_reason
 from tidewire.server.connection import GONE, Verdict
-from tidewire.server.inbound import TAKES_NONE, Inbound, Publishing, guard
+from tidewire.server.inbound import TAKES_NONE, Guest, guard
 from tidewire.server.site import Site
 from tidewire.wire.frames import Message
 from tidewire.wire.open import OpenSocket
@@ -44,7 +44,7 @@ class Direct:
 class SocketConnection:
     """Writes what its outbox holds to a socket until a verdict (``server.connection.Connection``).
 
-    It is the socket's owner (``wire.open.Owner``) and its outbox's writer. ``publishing``: what becomes of messages
+    It is the socket's owner (``wire.open.Owner``) and its outbox's writer. ``invite``: makes what takes the messages
     that come; None refuses them. Batches have one item: whole frames.
     """
 
@@ -52,7 +52,7 @@ class SocketConnection:
     __slots__ = (
         "_address",
         "_goodbye_said",
-        "_inbound",
+        "_guest",
         "_is_scheduled",
         "_site",
         "_socket",
@@ -66,13 +66,18 @@ class SocketConnection:
 
     carrier: ClassVar[Direct] = Direct()
 
-    def __init__(self, socket: OpenSocket, site: Site, address: str, publishing: Publishing | None) -> None:
+    def __init__(
+        self,
+        socket: OpenSocket,
+        site: Site,
+        address: str,
+        invite: Callable[[SocketConnection, OpenSocket], Guest] | None = None,
+    ) -> None:
         self._socket = socket
         # what a flush writes to
         self.transport = socket.transport
         self._site = site
         self._address = address
-        self._inbound = None if publishing is None else Inbound(publishing, self, socket)
         limits = site.limits
         self.outbox = Outbox(self, bytes_max=limits.outbox_bytes_max, messages_max=limits.outbox_messages_max)
         self.verdict: Verdict | None = None
@@ -83,6 +88,7 @@ class SocketConnection:
         # the task that brings it up to date, and what came of it
         self._subscribing: asyncio.Task[None] | None = None
         self._subscription: Subscription | None = None
+        self._guest = None if invite is None else invite(self, socket)
         site.enter(self, address)
 
     def follow(self, subscribe: Callable[[], Awaitable[Subscription]]) -> None:
@@ -101,32 +107,27 @@ class SocketConnection:
     # The socket's calls
 
     def received(self, messages: list[Message]) -> None:
-        """Each message is a publish, where the topic takes any."""
+        """They are the guest's, where there is one."""
         if self.verdict is not None:
             return
-        if self._inbound is None:
+        if self._guest is None:
             self.end(TAKES_NONE)
         else:
-            self._inbound.take(messages)
+            self._guest.take(messages)
 
     def ended(self, closed: ConnectionClosed) -> None:
         """Nobody is there any more, or both sides have closed."""
-        if self.verdict is not None:
-            self._stop_publishing()
-        else:
-            # the peer has gone by itself: what it sent before is published
-            self.verdict = Verdict(GONE)
+        is_own_end = self.verdict is None
+        self.verdict = self.verdict or Verdict(GONE)
         self._goodbye_said = True
         self.outbox.close()
+        if self._guest is not None:
+            self._guest.left(closed.code if is_own_end else None)
         if self._subscribing is not None:
             self._subscribing.cancel()
         if self._subscription is not None:
             self._site.hub.unsubscribe(self._subscription)
         self._site.leave(self, self._address)
-
-    def _stop_publishing(self) -> None:
-        if self._inbound is not None:
-            self._inbound.cancel()
 
     def must_wait(self) -> None:
         """The outbox queues from now on."""
@@ -205,6 +206,7 @@ class SocketConnection:
         """Whatever was decided, it has taken too long: abort."""
         self.verdict = self.verdict or Verdict(GONE)
         self.outbox.close()
-        self._stop_publishing()
+        if self._guest is not None:
+            self._guest.left(None)
         self._socket.abort()
         self._site.leave(self, self._address)

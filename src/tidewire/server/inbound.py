@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
@@ -50,6 +51,10 @@ class Publishing:
         self._topic = topic
         self._declaration = declaration
 
+    def invite(self, connection: Connection, socket: OpenSocket) -> Inbound:
+        """What takes the messages of ``connection``."""
+        return Inbound(self, connection, socket)
+
     async def publish(self, message: str | bytes, connection: Connection) -> bool:
         """Publish one message, or end the connection with the reason why not; whether the next may be tried."""
         declaration = self._declaration
@@ -75,6 +80,16 @@ class Publishing:
             # its own end is on the way through the outbox
             pass
         return True
+
+
+class Guest(Protocol):
+    """Who takes what a handed-over socket brings."""
+
+    def take(self, messages: list[Message]) -> None:
+        """These came, in order."""
+
+    def left(self, code: int | None) -> None:
+        """Nothing more comes or goes. ``code``: the peer has gone by itself, with this; None: we have ended it."""
 
 
 class Inbound:
@@ -121,8 +136,9 @@ class Inbound:
         verdict = self._connection.verdict
         return verdict is None or verdict.code == GONE
 
-    def cancel(self) -> None:
-        """We have ended the connection: what was not published is not."""
-        self._waiting.clear()
-        if self._task is not None:
-            self._task.cancel()
+    def left(self, code: int | None) -> None:
+        """Where we have ended the connection, what was not published is not."""
+        if code is None:
+            self._waiting.clear()
+            if self._task is not None:
+                self._task.cancel()

@@ -10,13 +10,16 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
@@ -31,9 +34,10 @@ logger = logging.getLogger("tidewire.server")
 class Operation:
     """What the caller wants to do; a topic function may take it as a parameter (``op: Operation``).
 
-    ``name`` is ``subscribe`` (also with a position to resume from), ``read``, ``publish`` or ``presence``; ``topic``
-    the full name; ``since`` the position asked for, if any; ``data`` what is being published, or what came with a
-    subscription: the decoded JSON value, the ``str`` or the ``bytes``.
+    ``name`` is ``subscribe`` (also with a position to resume from), ``read``, ``publish`` or ``presence``, and for
+    streams of clients ``create``, ``close`` or ``delete``; ``topic`` the full name; ``since`` the position asked for,
+    if any; ``data`` what is being published, or what came with a subscription: the decoded JSON value, the ``str`` or
+    the ``bytes``.
     """
 
     name: str
@@ -70,6 +74,8 @@ class Call:
     operation: Operation
     identity: Identity | None = None
     value: Any = None
+    # what does not fit the parameters, as FastAPI's RequestValidationError has it; empty: it fits
+    invalid: Sequence[Any] = ()
 
 
 _current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("tidewire_call", default=None)
@@ -96,6 +102,7 @@ class Inner:
         self._deadline_s = deadline_s
         self._app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
         self._app.add_exception_handler(Deny, _on_deny)
+        self._app.add_exception_handler(RequestValidationError, _on_invalid)
 
     def add(
         self,
@@ -121,27 +128,44 @@ class Inner:
         method: str = "GET",
         body: bytes = b"",
         deadline_s: float | None = None,
+        hidden: Set[str] = frozenset(),
     ) -> Admission | Refusal:
         """Run the route at ``path`` for the caller behind ``connection``; never raises.
 
-        ``what`` names the function in the log and in the refusal. ``body``: JSON.
+        ``what`` names the function in the log and in the refusal. ``body``: JSON. ``hidden``: parameters that are not
+        taken from the query of the handshake.
         """
         deadline_s = deadline_s or self._deadline_s
+        timer = asyncio.timeout(deadline_s)
+        try:
+            async with timer:
+                return await self.run(path, call, connection, method=method, body=body, hidden=hidden)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and timer.expired():
+                logger.error("%s took longer than %g s", what, deadline_s)
+                return Refusal(503, f"{what} took too long: try again later")
+            logger.exception("%s failed", what)
+            return Refusal(500, f"the application failed in {what}; its log has the error")
+
+    async def run(
+        self,
+        path: str,
+        call: Call,
+        connection: HTTPConnection,
+        *,
+        method: str = "GET",
+        body: bytes = b"",
+        hidden: Set[str] = frozenset(),
+    ) -> Admission | Refusal:
+        """The same without a deadline; raises what the application raises that is no answer."""
         token = _current.set(call)
         try:
-            async with asyncio.timeout(deadline_s):
-                return await self._run(path, call, connection, method, body)
-        except TimeoutError:
-            logger.error("%s took longer than %g s", what, deadline_s)
-            return Refusal(503, f"{what} took too long: try again later")
-        except Exception:
-            logger.exception("%s failed", what)
-            return Refusal(500, f"{what} failed; the log of the application has the error")
+            return await self._run(path, call, connection, method, body, hidden)
         finally:
             _current.reset(token)
 
     async def _run(
-        self, path: str, call: Call, connection: HTTPConnection, method: str, body: bytes
+        self, path: str, call: Call, connection: HTTPConnection, method: str, body: bytes, hidden: Set[str]
     ) -> Admission | Refusal:
         outer = connection.scope.get("app")
         if isinstance(outer, FastAPI):
@@ -149,6 +173,9 @@ class Inner:
             self._app.state = outer.state
         answer = _Answer()
         scope = _inner_scope(connection, path, method, has_body=bool(body))
+        if hidden:
+            given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+            scope["query_string"] = urlencode([pair for pair in given if pair[0] not in hidden]).encode()
         await self._app(scope, _receive_of(body), answer.send)
         if answer.status < 300:
             return Admission(call.value)
@@ -194,6 +221,17 @@ async def _on_deny(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": error.reason}, status_code=error.status, headers=error.headers)
 
 
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    call = _current.get()
+    assert call is not None, "the inner app runs in calls only"
+    if request.method == "GET":
+        return await request_validation_exception_handler(request, error)
+    # the answer repeats the input, which JSON may have no form for (1e999): who calls makes a sentence of it
+    call.invalid = error.errors()
+    return Response(status_code=422)
+
+
 _DROPPED = frozenset({b"content-length", b"content-type", b"transfer-encoding", b"upgrade", b"connection"})
 
 
@@ -228,7 +266,7 @@ def make_endpoint(function: Callable[..., Any], what: str) -> Callable[..., Any]
 
     ``what`` names its kind in errors: "topic function". Raises ``DeclarationError`` for generators.
     """
-    signature = _signature(function, what)
+    signature = read_signature(function, what)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise DeclarationError(f"the {what} {function.__name__} yields: return instead, and yield in a dependency")
     if inspect.iscoroutinefunction(function):
@@ -256,11 +294,14 @@ def _keep(value: Any) -> Response:
     return Response(status_code=204)
 
 
-def _signature(function: Callable[..., Any], what: str) -> inspect.Signature:
-    """The function's own, with real types, ``Operation`` turned into a dependency and no response model."""
+def read_signature(function: Callable[..., Any], what: str) -> inspect.Signature:
+    """The function's own, with real types, ``Operation`` turned into a dependency and no response model.
+
+    Raises ``DeclarationError`` for annotations that mean nothing.
+    """
     try:
         hints = get_type_hints(function, include_extras=True)
-    except NameError as error:
+    except (NameError, TypeError, SyntaxError, AttributeError) as error:
         raise DeclarationError(
             f"the {what} {function.__name__} has an annotation that means nothing: {error}"
         ) from error

@@ -98,6 +98,23 @@ def _names_loopback(host: str | None) -> bool:
     return target is not None and is_loopback(target.host)
 
 
+# what scripts of allowed pages may read of an answer, and send: the headers of Durable Streams (PROTOCOL.md 13.2), and
+# what HTTP has beside them
+_EXPOSED = ", ".join(
+    (
+        "Stream-Next-Offset", "Stream-Up-To-Date", "Stream-Closed", "Stream-Cursor", "Stream-TTL", "Stream-Expires-At",
+        "Stream-SSE-Data-Encoding", "Producer-Epoch", "Producer-Seq", "Producer-Expected-Seq", "Producer-Received-Seq",
+        "ETag", "Location", "Retry-After",
+    )
+)  # fmt: skip
+_ALLOWED = ", ".join(
+    (
+        "Content-Type", "Authorization", "Idempotency-Key", "Last-Event-ID", "If-None-Match", "Stream-Seq",
+        "Stream-Closed", "Stream-TTL", "Stream-Expires-At", "Producer-Id", "Producer-Epoch", "Producer-Seq",
+    )
+)  # fmt: skip
+
+
 def cors_headers(origin: str | None, rule: OriginRule) -> list[tuple[str, str]]:
     """What a response to an allowed foreign page carries; nothing for origins that are not on the list."""
     if origin is None or not (origin in rule.allowed or "*" in rule.allowed):
@@ -105,7 +122,7 @@ def cors_headers(origin: str | None, rule: OriginRule) -> list[tuple[str, str]]:
     return [
         ("access-control-allow-origin", origin),
         ("vary", "Origin"),
-        ("access-control-expose-headers", "Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed, ETag, Location"),
+        ("access-control-expose-headers", _EXPOSED),
     ]
 
 
@@ -113,7 +130,7 @@ def preflight_headers(origin: str, rule: OriginRule) -> list[tuple[str, str]]:
     """The answer to a preflight from an origin that ``rule`` permits."""
     return [
         *cors_headers(origin, rule),
-        ("access-control-allow-methods", "GET, HEAD, POST"),
-        ("access-control-allow-headers", "Content-Type, Authorization, Idempotency-Key, Last-Event-ID"),
+        ("access-control-allow-methods", "GET, HEAD, POST, PUT, DELETE"),
+        ("access-control-allow-headers", _ALLOWED),
         ("access-control-max-age", "600"),
     ]

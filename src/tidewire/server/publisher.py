@@ -7,13 +7,18 @@ from typing import Any
 import msgspec
 
 from tidewire.brokers.base import Published
-from tidewire.errors import BadPayload
+from tidewire.errors import BadPayload, UnknownStream
 from tidewire.hub.hub import Hub
 from tidewire.hub.policy import Latest
 from tidewire.limits import Limits
 from tidewire.protocol import payload as payloads
-from tidewire.protocol.message import Draft, End, Kind
+from tidewire.protocol.durable import content_type_of
+from tidewire.protocol.message import Draft, End, Kind, Stream, Terms
 from tidewire.server.gate import Declaration, Gate
+
+# what a message asks for on a topic of streams, by who sends it
+_OWN = Terms(must_exist=True, creates=True)
+_CLIENTS = Terms(must_exist=True)
 
 
 class Publisher:
@@ -28,22 +33,51 @@ class Publisher:
         """Publish what an application gives: ``str`` is text, bytes are bytes, the rest JSON."""
         declaration = self._gate.find(topic)
         draft = self.draft_value(declaration, value, publish_id)
-        return await self._hub.publish(topic, declaration.policy, draft)
+        return await self.publish_draft(topic, declaration, draft)
 
     async def publish_draft(self, topic: str, declaration: Declaration, draft: Draft) -> Published:
-        """Publish what ``draft_bytes`` or ``draft_value`` made."""
+        """Publish what ``draft_bytes`` or ``draft_value`` made.
+
+        Where the declaration has streams, an application's message creates the one that is not there, and a
+        client's raises ``UnknownStream``.
+        """
+        try:
+            return await self._hub.publish(topic, declaration.policy, draft)
+        except UnknownStream:
+            if draft.terms is None or not draft.terms.creates:
+                raise
+        created = await self._hub.create(topic, declaration.policy, Stream(content_type_of(draft.kind)), draft)
+        if created.is_new:
+            return Published(created.position)
+        # somebody else was first
         return await self._hub.publish(topic, declaration.policy, draft)
 
     def draft_value(self, declaration: Declaration, value: object, publish_id: str | None = None) -> Draft:
         """A draft of an application's value."""
         kind, data = payloads.encode(value)
-        return self._draft(declaration, kind, data, value, publish_id)
+        return self._draft(declaration, kind, data, value, publish_id, _OWN if declaration.streams else None)
 
-    def draft_bytes(self, declaration: Declaration, kind: Kind, data: bytes, publish_id: str | None = None) -> Draft:
+    def draft_bytes(
+        self,
+        declaration: Declaration,
+        kind: Kind,
+        data: bytes,
+        publish_id: str | None = None,
+        terms: Terms | None = None,
+    ) -> Draft:
         """A draft of bytes that a client sent, validated already."""
-        return self._draft(declaration, kind, data, _Undecoded(kind, data), publish_id)
+        terms = terms or (_CLIENTS if declaration.streams else None)
+        return self._draft(declaration, kind, data, _Undecoded(kind, data), publish_id, terms)
 
-    def _draft(self, declaration: Declaration, kind: Kind, data: bytes, value: object, publish_id: str | None) -> Draft:
+    def _draft(
+        self,
+        declaration: Declaration,
+        kind: Kind,
+        data: bytes,
+        value: object,
+        publish_id: str | None,
+        terms: Terms | None,
+    ) -> Draft:
         if declaration.payload is not None and kind is not declaration.payload:
             raise BadPayload(
                 f"the topic {declaration.template.text!a} takes {declaration.payload.value}, and this is {kind.value}"
@@ -54,7 +88,7 @@ class Publisher:
             if callable(declaration.policy.key) and isinstance(value, _Undecoded):
                 value = value.decode()
             key = declaration.policy.key_of(value, kind, data)
-        return Draft(data, kind, key, id=publish_id)
+        return Draft(data, kind, key, id=publish_id, terms=terms)
 
     async def forget(self, topic: str, key: object) -> Published:
         """Remove ``key`` from a keyed ``Latest`` topic and tell its readers."""

@@ -116,9 +116,10 @@ class BareReader:
         """The connection's."""
         return self._connection.outbox
 
-    def opened(self, subscription: Subscription, how: Opened) -> None:
+    def opened(self, subscription: Subscription, how: Opened) -> bool:
         """Nothing is said; ``lost`` follows when something is."""
         self._start = how.start
+        return False
 
     def lost(self, subscription: Subscription, gap: Gap) -> None:
         """The close is the word; the reason names where to resume."""
@@ -154,9 +155,10 @@ class PositionsReader:
         """The connection's."""
         return self._connection.outbox
 
-    def opened(self, subscription: Subscription, how: Opened) -> None:
+    def opened(self, subscription: Subscription, how: Opened) -> bool:
         """The first frame."""
         self.outbox.put(self._wording.words(plain.opened_frame(how.start, how.recovered, how.replayed)))
+        return False
 
     def lost(self, subscription: Subscription, gap: Gap) -> None:
         """A gap frame."""
@@ -185,9 +187,10 @@ class EventReader:
         self._connection = connection
         self._retry_ms = rng.randrange(1000, 2000)
 
-    def opened(self, subscription: Subscription, how: Opened) -> None:
+    def opened(self, subscription: Subscription, how: Opened) -> bool:
         """The first event carries the position as its id."""
         self.outbox.put(_words(plain.opened_event(how.start, how.recovered, how.replayed, self._retry_ms)))
+        return False
 
     def lost(self, subscription: Subscription, gap: Gap) -> None:
         """A gap event."""

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response, WebSocket
 from starlette.responses import JSONResponse
 
 from tidewire.server import plain
+from tidewire.server.session.route import serve_session
 from tidewire.server.site import Site
 from tidewire.server.streams import serve_websocket
 
@@ -47,12 +48,16 @@ def make_router(site: Site, lifespan: Lifespan) -> APIRouter:
     def add(path: str, endpoint: Callable[..., Any], *methods: str) -> None:
         router.add_api_route(path, endpoint, methods=list(methods), include_in_schema=False, response_model=None)
 
+    async def session(websocket: WebSocket) -> None:
+        await serve_session(site, websocket)
+
     add("/-/health", health, "GET")
     add("/-/client/{name}", asset, "GET")
     add("/-/{rest:path}", own_urls, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
     add("/{topic:path}", get_topic, "GET", "HEAD")
     add("/{topic:path}", post_topic, "POST")
     add("/{topic:path}", preflight, "OPTIONS")
+    router.add_api_websocket_route("/-/session", session)
     router.add_api_websocket_route("/{topic:path}", follow_topic, name=TOPIC_ROUTE)
     return router
 

@@ -9,21 +9,33 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
+from tidewire.clock import Clock
 from tidewire.errors import BadPosition, BadTopic, UnknownTopic
 from tidewire.hub.hub import Hub
+from tidewire.hub.presence import Presence
 from tidewire.hub.subscription import Eviction
 from tidewire.limits import Limits
+from tidewire.protocol.codes import SESSION_SHUTDOWN
 from tidewire.protocol.position import NOW, Since, parse_since
 from tidewire.protocol.topics import validate_topic
+from tidewire.server.calls import Calls
 from tidewire.server.connection import Connection
 from tidewire.server.gate import Declaration, Gate, Refusal
+from tidewire.server.hooks import Hooks
+from tidewire.server.identity import ANONYMOUS, Identity
 from tidewire.server.origin import OriginRule, is_loopback
 from tidewire.server.publisher import Publisher
 from tidewire.server.pump import Pump
+from tidewire.server.session.registry import Sessions
+from tidewire.wire.wheel import Wheel
+
+if TYPE_CHECKING:
+    from tidewire.server.identity import Identities
+    from tidewire.server.tokens import Tokens
 
 logger = logging.getLogger("tidewire.server")
 
@@ -46,10 +58,36 @@ class Site:
     addresses: Counter[str] = field(default_factory=Counter)
     # no new reader is let in any more
     draining: bool = False
+    # what sessions share: deadlines, who is connected, who is on which topic, and what the application wants to hear
+    wheel: Wheel = field(init=False)
+    sessions: Sessions = field(init=False)
+    presence: Presence = field(init=False)
+    hooks: Hooks = field(init=False)
+    calls: Calls = field(init=False)
+    # who callers are, and how tokens are verified, where the application takes any
+    identities: Identities | None = None
+    tokens: Tokens | None = None
     # finds what hands the socket over that an ASGI ``receive`` belongs to, on a server without our extension
     take_over: Callable[[Any], Callable[..., Any] | None] | None = None
     # the log says how to get the fast wire
     is_fast_way_told: bool = False
+
+    def __post_init__(self) -> None:
+        clock, grace_s = self.hub.clock, self.limits.presence_grace_s
+        self.wheel = Wheel(clock)
+        self.hooks = Hooks(self.gate.inner)
+        self.calls = Calls(self.gate.inner, self.limits)
+        self.sessions = Sessions(clock, self.hooks, grace_s=grace_s)
+        self.presence = Presence(clock, grace_s=grace_s)
+
+    def use_clock(self, clock: Clock) -> None:
+        """Let what waits here follow ``clock``; before anybody is connected."""
+        self.wheel = Wheel(clock)
+        self.sessions.clock = self.presence.clock = clock
+
+    async def identify(self, connection: HTTPConnection) -> Identity | Refusal:
+        """Who the caller of an upgrade is, as far as it says."""
+        return ANONYMOUS if self.identities is None else await self.identities.of(connection)
 
     def find(self, connection: HTTPConnection) -> tuple[str, Declaration] | Refusal:
         """The topic that the URL names, and its declaration."""
@@ -113,6 +151,7 @@ class Site:
     async def drain(self) -> None:
         """End every stream as a shutdown; who has not taken it when the time is up is aborted."""
         self.draining = True
+        self.sessions.end_all(SESSION_SHUTDOWN)
         self.hub.evict_all(Eviction.SHUTDOWN)
         deadline = asyncio.get_running_loop().time() + self.limits.shutdown_s / 2
         while self.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - ends by itself

@@ -20,6 +20,7 @@ from tidewire.protocol.message import Draft, Message
 from tidewire.protocol.position import Position, Since
 from tidewire.server.connection import Connection, TopicConnection
 from tidewire.server.direct import SocketConnection
+from tidewire.server.durable import check_there
 from tidewire.server.gate import Declaration, Operation, Refusal
 from tidewire.server.inbound import TAKES_NONE, Publishing, guard
 from tidewire.server.readers import AS_EVENTS, AS_FRAMES, BareReader, EventReader, PositionsReader, Wording
@@ -85,12 +86,20 @@ async def ask(site: Site, http: HTTPConnection) -> Asked | Refusal:
     full = site.check_room(http)
     if full is not None:
         return full
-    asked = Asked(topic, declaration, since, rate)
+    return await admit(site, http, Asked(topic, declaration, since, rate))
+
+
+async def admit(site: Site, http: HTTPConnection, asked: Asked) -> Asked | Refusal:
+    """Note the position, ask the topic function, and see whether there is something to follow."""
+    topic, declaration, since = asked.topic, asked.declaration, asked.since
     asked.noted = await site.hub.note(topic)
     operation = Operation("subscribe", topic, str(since) if isinstance(since, Position) else None)
     admission = await site.gate.ask(declaration, operation, http)
     if isinstance(admission, Refusal):
         return admission
+    missing = await check_there(site, topic, declaration)
+    if missing is not None:
+        return missing
     asked.snapshot = snapshot_messages(site, declaration, admission.value, asked.noted)
     return asked
 
@@ -129,10 +138,24 @@ async def follow(
     async def subscribe() -> None:
         subscriptions.append(await asked.subscribe(site, reader))
 
+    await hold(site, http, connection, (subscribe, listen), subscriptions)
+
+
+async def hold(
+    site: Site,
+    http: HTTPConnection,
+    connection: TopicConnection,
+    works: Sequence[Callable[[], Coroutine[Any, Any, None]]],
+    subscriptions: list[Subscription],
+) -> None:
+    """Run ``connection`` in this task, and each of ``works`` in one of its own, until it ends; nothing is left of it.
+
+    ``subscriptions`` are ended with it, also those that were added meanwhile.
+    """
     address = address_of(http)
     site.enter(connection, address)
     try:
-        tasks = [asyncio.create_task(guard(work, connection)) for work in (subscribe, listen)]
+        tasks = [asyncio.create_task(guard(work, connection)) for work in works]
         try:
             await connection.run()
         finally:
@@ -158,15 +181,25 @@ async def serve_websocket(site: Site, websocket: WebSocket) -> None:
         await websocket.accept()
     except (OSError, RuntimeError):
         return
-    hand_over = extension_of(websocket.scope).get("hand_over") or _take_over(site, websocket)
+    hand_over = hand_over_of(site, websocket)
     if hand_over is not None:
         _follow_on_socket(site, websocket, asked, hand_over)
     else:
         await _follow_on_asgi(site, websocket, asked)
 
 
+def hand_over_of(site: Site, websocket: WebSocket) -> Callable[..., Any] | None:
+    """What hands the accepted socket over: our own wire, or a stock uvicorn where the application has asked for that.
+
+    None: the server offers no such thing, and the application's task goes on (the log says how to get it, once).
+    """
+    hand_over = extension_of(websocket.scope).get("hand_over") or _take_over(site, websocket)
+    if hand_over is None:
+        _tell_the_fast_way(site)
+    return hand_over
+
+
 def _take_over(site: Site, websocket: WebSocket) -> Callable[..., Any] | None:
-    """What takes the socket over from a stock uvicorn, where the application has asked for that."""
     receive = getattr(websocket, "_receive", None)
     return None if site.take_over is None or receive is None else site.take_over(receive)
 
@@ -176,7 +209,8 @@ def _follow_on_socket(site: Site, websocket: WebSocket, asked: Asked, hand_over:
     takes_any = asked.declaration.publish is not False
     publishing = Publishing(site, websocket, asked.topic, asked.declaration) if takes_any else None
     address = address_of(websocket)
-    connection: SocketConnection = hand_over(lambda socket: SocketConnection(socket, site, address, publishing))
+    invite = None if publishing is None else publishing.invite
+    connection: SocketConnection = hand_over(lambda socket: SocketConnection(socket, site, address, invite))
     reader = _reader_of(websocket, asked, connection, AS_FRAMES)
     connection.follow(lambda: asked.subscribe(site, reader))
 
@@ -195,7 +229,6 @@ async def _follow_on_asgi(site: Site, websocket: WebSocket, asked: Asked) -> Non
     link = WebSocketLink(websocket.scope, send)
     connection = TopicConnection(link, site.limits, site.pump)
     reader = _reader_of(websocket, asked, connection, AS_EVENTS)
-    _tell_the_fast_way(site)
 
     async def listen() -> None:
         link.listener = asyncio.current_task()
@@ -243,12 +276,12 @@ async def _listen(site: Site, websocket: WebSocket, asked: Asked, connection: To
 # Event stream
 
 
-class EventStream(Response):
-    """A topic as server-sent events; an ASGI application of its own, because it writes an outbox."""
+class Events(Response):
+    """Server-sent events; an ASGI application of its own, because it writes an outbox."""
 
     media_type = plain.EVENT_STREAM
 
-    def __init__(self, site: Site, http: HTTPConnection, asked: Asked, headers: dict[str, str]) -> None:
+    def __init__(self, site: Site, http: HTTPConnection, headers: dict[str, str]) -> None:
         # what FastAPI and middleware look at; nothing of Starlette's body machinery is used
         self.status_code = 200
         self.background = None
@@ -257,11 +290,18 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._site = site
         self._http = http
-        self._asked = asked
+
+    def link_for(self, scope: Scope, send: Send) -> StreamLink:
+        """What the events are written to."""
+        return StreamLink(scope, send)
+
+    async def follow(self, connection: TopicConnection, listen: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run ``connection`` to its end; ``listen`` hears when the reader leaves."""
+        raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Write events until the topic ends, the reader leaves or the server stops."""
-        link = StreamLink(scope, send)
+        """Write events until everything has ended, the reader leaves or the server stops."""
+        link = self.link_for(scope, send)
         connection = TopicConnection(link, self._site.limits, self._site.pump, heartbeat=_HEARTBEAT)
         try:
             await link.begin(self.status_code, list(self.raw_headers))
@@ -269,14 +309,29 @@ class EventStream(Response):
             if not means_gone(error):
                 raise
             return
-        reader = EventReader(connection, self._site.rng)
 
         async def listen() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
             connection.peer_gone()
 
-        await follow(self._site, self._http, self._asked, connection, reader, listen)
+        await self.follow(connection, listen)
+
+
+class EventStream(Events):
+    """A topic as server-sent events."""
+
+    def __init__(self, site: Site, http: HTTPConnection, asked: Asked, headers: dict[str, str]) -> None:
+        super().__init__(site, http, headers)
+        self._asked = asked
+
+    def reader_for(self, connection: TopicConnection) -> Reader:
+        """How this stream speaks."""
+        return EventReader(connection, self._site.rng)
+
+    async def follow(self, connection: TopicConnection, listen: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """One reader."""
+        await follow(self._site, self._http, self._asked, connection, self.reader_for(connection), listen)
 
 
 async def serve_events(site: Site, request: Request, headers: dict[str, str]) -> Response | Refusal:

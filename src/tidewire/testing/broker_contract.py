@@ -9,40 +9,14 @@ Each check takes a ``BrokerBench``, which a broker's own tests make. With pytest
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-
-from tidewire.brokers.base import Broker, Retention
+from tidewire.brokers.base import Retention
 from tidewire.errors import TopicFinished
 from tidewire.protocol.message import Draft, End, Kind, Message
 from tidewire.protocol.position import NOW, START, Position, parse_position
+from tidewire.testing.broker_bench import LATEST, LOG, NOTHING, BrokerBench, Check
+from tidewire.testing.stream_contract import STREAM_CONTRACT
 
-LOG = Retention(keep=5)
-LATEST = Retention(keep=3, keyed=True)
-NOTHING = Retention(keep=0)
-
-
-@dataclass(slots=True)
-class BrokerBench:
-    """A started broker under test.
-
-    ``delivered`` must be filled by the broker's ``deliver``; ``settle`` waits until what was published has been
-    delivered; ``advance`` moves the broker's time by seconds.
-    """
-
-    broker: Broker
-    settle: Callable[[], Awaitable[None]]
-    advance: Callable[[float], Awaitable[None]]
-    delivered: list[tuple[str, Message | End]] = field(default_factory=list)
-
-    async def publish(self, topic: str, text: str, retention: Retention = LOG, **more: object) -> Position | None:
-        """Publish ``text``; returns the position."""
-        draft = Draft(text.encode(), Kind.TEXT, **more)  # type: ignore[arg-type]
-        return (await self.broker.publish(topic, draft, retention)).position
-
-    def texts(self, topic: str) -> list[str]:
-        """What was delivered on ``topic``, ends left out."""
-        return [e.payload.decode() for name, e in self.delivered if name == topic and isinstance(e, Message)]
+__all__ = ["BROKER_CONTRACT", "LATEST", "LOG", "NOTHING", "BrokerBench", "Check"]
 
 
 async def check_offsets_are_dense_from_one(bench: BrokerBench) -> None:
@@ -274,8 +248,8 @@ async def check_epochs_of_one_broker_have_one_length_and_ascend(bench: BrokerBen
     assert len(set(epochs)) == len(epochs)
 
 
-Check = Callable[[BrokerBench], Awaitable[None]]
-BROKER_CONTRACT: tuple[Check, ...] = tuple(
-    check for name, check in sorted(globals().items()) if name.startswith("check_")
+BROKER_CONTRACT: tuple[Check, ...] = (
+    *(check for name, check in sorted(globals().items()) if name.startswith("check_")),
+    *STREAM_CONTRACT,
 )
-"""Every check, in the order of their names."""
+"""Every check, in the order of their names; those about streams after the others."""

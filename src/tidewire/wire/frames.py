@@ -101,7 +101,6 @@ class Reader:
         "_left",
         "_mask",
         "_mask_bit",
-        "_max_size",
         "_needed",
         "_opcode",
         "_size",
@@ -109,6 +108,8 @@ class Reader:
         "close",
         "controls",
         "failure",
+        "max_size",
+        "too_large_code",
     )
 
     def __init__(
@@ -122,7 +123,8 @@ class Reader:
         self.controls: list[tuple[int, bytes]] = []
         self.close: Close | None = None
         self.failure: Close | None = None
-        self._max_size = max_size
+        self.max_size = max_size
+        self.too_large_code = 1009
         self._mask_bit = 0x80 if masked else 0
         self._extension = extension
         self._fragments_max = fragments_max
@@ -160,7 +162,8 @@ class Reader:
             at = self._go_on(data, 0, messages) if self._left else 0
             at = self._read_frames(data, at, messages)
         except (_Broken, UnicodeDecodeError) as error:
-            self.failure = (error if isinstance(error, _Broken) else _not_utf8(error)).close
+            close = (error if isinstance(error, _Broken) else _not_utf8(error)).close
+            self.failure = Close(self.too_large_code, close.reason) if close.code == 1009 else close
             self._is_over = True
             return messages
         if at < len(data) and not self._is_over:
@@ -194,8 +197,8 @@ class Reader:
                     return at
                 length = data[at + 2] << 8 | data[at + 3]
                 begin = at + 8
-                if length > self._max_size:
-                    raise _too_large(length, self._max_size)
+                if length > self.max_size:
+                    raise _too_large(length, self.max_size)
             stop = begin + length
             if stop > end:
                 self._needed = stop - at
@@ -208,7 +211,7 @@ class Reader:
 
     def _is_plain(self) -> bool:
         """Whether the next frame may be read without a look at anything else: nothing small can be too large."""
-        return bool(self._mask_bit) and not self._opcode and self._max_size >= 125
+        return bool(self._mask_bit) and not self._opcode and self.max_size >= 125
 
     def _read_frame(self, data: bytes | memoryview, at: int, end: int, messages: list[Message]) -> int:
         """Read one frame of any kind (5.2); returns where the next begins, or ``at`` when this one is not whole."""
@@ -265,11 +268,11 @@ class Reader:
     def _check_size(self, first: int, length: int) -> None:
         if length >> 63:
             raise _Broken(1002, "a length has 63 bits")
-        limit = self._max_size
+        limit = self.max_size
         if first & _COMPRESSED or (self._is_compressed and self._opcode):
             limit += limit // 512 + _DEFLATE_SLACK_BYTES
         if self._size + length > limit:
-            raise _too_large(length, self._max_size, self._size)
+            raise _too_large(length, self.max_size, self._size)
 
     def _begin_frame(self, first: int) -> None:
         """A data frame is going to be read."""
@@ -304,8 +307,8 @@ class Reader:
         if self._is_compressed:
             piece = self._inflate(piece, is_last)
         self._size += len(piece)
-        if self._size > self._max_size:
-            raise _too_large(len(piece), self._max_size, self._size - len(piece))
+        if self._size > self.max_size:
+            raise _too_large(len(piece), self.max_size, self._size - len(piece))
         given: str | bytes = piece
         if self._opcode == TEXT:
             given = self._decode_piece(piece, is_last)
@@ -334,11 +337,11 @@ class Reader:
     def _inflate(self, piece: bytes, is_last: bool) -> bytes:
         """Inflate under the limit: no more is made of it than one byte too much."""
         assert self._extension is not None, "checked by the head"
-        room = self._max_size - self._size + 1
+        room = self.max_size - self._size + 1
         try:
             return inflate(self._extension, self._opcode, piece, is_first=self._is_first, is_last=is_last, room=room)
         except PayloadTooBig:
-            raise _Broken(1009, f"message exceeds, inflated, the limit of {self._max_size} bytes") from None
+            raise _Broken(1009, f"message exceeds, inflated, the limit of {self.max_size} bytes") from None
         except ProtocolError:
             raise _Broken(1002, "what is compressed cannot be inflated") from None
 

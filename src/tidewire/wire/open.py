@@ -108,13 +108,13 @@ class OpenSocket(asyncio.BufferedProtocol):
         "_out",
         "_out_bytes",
         "_pings",
-        "_reader",
         "_shared",
         "_state",
         "_unread_pongs_bytes",
         "is_open",
         "latency_s",
         "owner",
+        "reader",
         "sent",
         "spoke",
         "transport",
@@ -142,7 +142,8 @@ class OpenSocket(asyncio.BufferedProtocol):
         self._state = _State.OPEN
         # the same as a plain attribute: looked at for every message
         self.is_open = True
-        self._reader = Reader(max_size=max_size, extension=extension)
+        # its limits may be changed
+        self.reader = Reader(max_size=max_size, extension=extension)
         self._extension = extension
         # whole frames, gathered until the end of this pass or until the peer reads
         self._out: list[bytes] = []
@@ -185,7 +186,7 @@ class OpenSocket(asyncio.BufferedProtocol):
             if self._state is _State.DISCARDING:
                 self._discard(data)
             return
-        reader = self._reader
+        reader = self.reader
         messages = reader.feed(data)
         if messages and not self._is_told:
             self.owner.received(messages)
@@ -213,7 +214,7 @@ class OpenSocket(asyncio.BufferedProtocol):
                 self._shared.wheel.set(self, self._keep_alive.timeout_s or 0.0)
 
     def _take_controls(self) -> None:
-        controls, self._reader.controls = self._reader.controls, []
+        controls, self.reader.controls = self.reader.controls, []
         pongs = []
         for opcode, payload in controls:
             if opcode == frames.PING:

@@ -1,0 +1,1 @@
+"""Sessions: many topics on one connection, in the Centrifuge client protocol v2."""

@@ -1,0 +1,231 @@
+"""A session's subscriptions: how messages look in its dialect, and what the hub says to it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tidewire.clock import Timer
+from tidewire.hub.outbox import Batch, Outbox
+from tidewire.hub.policy import Signal
+from tidewire.hub.presence import Member
+from tidewire.hub.subscription import Eviction, Gap, Opened, Subscription
+from tidewire.protocol import codes, packets, plain
+from tidewire.protocol.codecs import JSON, PROTOBUF, Codec
+from tidewire.protocol.codes import Fault
+from tidewire.protocol.message import End, Kind, Message
+from tidewire.protocol.packets import NOTHING, Publication, Push, Reply, SubscribeResult
+from tidewire.protocol.position import Position
+from tidewire.wire import frames
+
+if TYPE_CHECKING:
+    from tidewire.server.gate import Declaration
+    from tidewire.server.session.session import Session
+
+_json = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """Packets as items of a batch: frames of our own wire, or ASGI events. One for all sessions that speak so."""
+
+    codec: Codec
+    is_raw: bool
+    """Frames of our own wire."""
+
+    def item(self, payload: bytes) -> Any:
+        """The payload of one WebSocket message, ready to be written."""
+        if self.is_raw:
+            first = frames.WHOLE_TEXT if self.codec.is_text else frames.WHOLE_BINARY
+            return frames.head(first, len(payload)) + payload
+        if self.codec.is_text:
+            return {"type": "websocket.send", "text": payload.decode()}
+        return {"type": "websocket.send", "bytes": payload}
+
+    def batch(self, payload: bytes) -> Batch:
+        """What the dialect itself says, as a batch."""
+        return Batch((self.item(payload),), len(payload), 0)
+
+    def push(self, push: Push) -> Batch:
+        """One push."""
+        return self.batch(self.codec.join([self.codec.write(Reply(push=push))]))
+
+
+_FRAMINGS = {(codec.name, is_raw): Framing(codec, is_raw) for codec in (JSON, PROTOBUF) for is_raw in (True, False)}
+
+
+def framing_of(codec: Codec, *, is_raw: bool) -> Framing:
+    """The one framing of all sessions of this form and kind of server."""
+    return _FRAMINGS[codec.name, is_raw]
+
+
+def publication(message: Message, codec: Codec) -> Publication:
+    """``message`` as the protocol's publication.
+
+    JSON: text is a JSON string, bytes are a string in base64 with the tag ``encoding``. Protobuf: the payload as it is.
+    """
+    tags: dict[str, str] = {}
+    data = message.payload
+    if codec.is_text and message.kind is Kind.TEXT:
+        data = _json.encode(message.payload.decode())
+    elif codec.is_text and message.kind is Kind.BYTES:
+        data = _json.encode(base64.b64encode(message.payload).decode())
+        tags["encoding"] = "base64"
+    if message.removed:
+        tags |= {"removed": "true", "key": message.key or ""}
+    if message.snapshot:
+        tags["snapshot"] = "true"
+    if message.topic:
+        # a pattern's: the position is the topic's, and means nothing here
+        return Publication(data=msgspec.Raw(data), channel=message.topic, tags=tags)
+    return Publication(data=msgspec.Raw(data), offset=message.offset, tags=tags)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicEncoder:
+    """What messages of one topic look like to the sessions of one framing: one frame for a whole batch.
+
+    Equal ones are the same encoding, so that sessions share what it makes (``hub.subscription.Encode``).
+    """
+
+    framing: Framing
+    topic: str
+
+    def __call__(self, messages: Sequence[Message]) -> Batch:
+        """All of ``messages`` in one frame."""
+        codec = self.framing.codec
+        write = self._write_json if codec.is_text else self._write
+        payload = codec.join([write(message) for message in messages])
+        return Batch((self.framing.item(payload),), len(payload), len(messages), plain.position_of(messages[-1]))
+
+    def _write(self, message: Message) -> bytes:
+        codec = self.framing.codec
+        return codec.write(Reply(push=Push(channel=self.topic, pub=publication(message, codec))))
+
+    def _write_json(self, message: Message) -> bytes:
+        """The usual case by hand: it is what a fan-out costs."""
+        if message.kind is not Kind.JSON or message.removed or message.snapshot or message.topic:
+            return self._write(message)
+        head = b'{"push":{"channel":"%s","pub":{"data":%s' % (self.topic.encode(), message.payload)
+        return head + (b',"offset":%d}}}' % message.offset if message.offset else b"}}}")
+
+
+class SessionReader:
+    """One subscription of a session (``hub.subscription.Reader``)."""
+
+    __slots__ = (
+        "_session",
+        "_start",
+        "answered",
+        "command_id",
+        "declaration",
+        "encode",
+        "expiry",
+        "fault",
+        "hears_members",
+        "info",
+        "is_clients",
+        "member",
+        "reject_unrecovered",
+        "result",
+        "subscription",
+        "task",
+        "topic",
+        "was_recovering",
+    )
+
+    def __init__(
+        self, session: Session, topic: str, declaration: Declaration, *, command_id: int, was_recovering: bool
+    ) -> None:
+        self.topic = topic
+        self.declaration = declaration
+        self.encode = TopicEncoder(session.framing, topic)
+        # the command that is to be answered; 0 where the server has subscribed
+        self.command_id = command_id
+        # made by the client's command, not by the server itself
+        self.is_clients = command_id != 0
+        self.was_recovering = was_recovering
+        # refuse to begin where the position is lost
+        self.reject_unrecovered = False
+        # hears of joins and leaves
+        self.hears_members = False
+        # what others may know of it here, as JSON text
+        self.info = b""
+        # why it could not begin, where the hub said so
+        self.fault: Fault | None = None
+        # its place in the roster
+        self.member: Member | None = None
+        # ends it when its token has expired
+        self.expiry: Timer | None = None
+        # how it began, once that is known; and whether it could not
+        self.result = SubscribeResult()
+        self.answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        # the task that brings it up to date, and what came of it
+        self.task: asyncio.Task[None] | None = None
+        self.subscription: Subscription | None = None
+        self._session = session
+        # where it begins
+        self._start: Position | None = None
+
+    @property
+    def outbox(self) -> Outbox:
+        """The connection's."""
+        return self._session.connection.outbox
+
+    def opened(self, subscription: Subscription, how: Opened) -> bool:
+        """The answer to the command, with what was missed where that is little; it goes out before any message."""
+        self.subscription = subscription
+        self._start = how.start
+        result = self.result
+        if how.start is not None and not isinstance(self.declaration.policy, Signal):
+            result.recoverable = result.positioned = True
+            result.epoch, result.offset = how.start.epoch, how.start.offset
+        result.was_recovering = self.was_recovering
+        result.recovered = bool(how.recovered)
+        if self.was_recovering and not how.recovered and self.reject_unrecovered:
+            self._answer(is_taken=False)
+            return True
+        codec = self._session.framing.codec
+        is_said = result.recovered and bool(how.page)
+        if is_said:
+            result.publications = [publication(message, codec) for message in how.page]
+        self._answer(is_taken=True)
+        return is_said
+
+    def _answer(self, *, is_taken: bool) -> None:
+        if self.answered.done():
+            return
+        self.answered.set_result(is_taken)
+        if is_taken:
+            if self.is_clients:
+                self._session.reply_now(self.command_id, self.result)
+            self._session.entered(self)
+
+    def lost(self, subscription: Subscription, gap: Gap) -> None:
+        """At the beginning the answer has said so; later the client is to subscribe again from where it is."""
+        if gap.until != self._start:
+            self._session.lose_subscription(self)
+
+    def ended(self, subscription: Subscription, end: End) -> None:
+        """The topic is finished."""
+        self._session.drop_subscription(self, codes.TOPIC_FINISHED, end.error or codes.TOPIC_FINISHED.name)
+
+    def evicted(self, subscription: Subscription, why: Eviction) -> None:
+        """The connection is too slow, or the server stops."""
+        code = codes.SESSION_SHUTDOWN if why is Eviction.SHUTDOWN else codes.SLOW
+        self._session.end(code, abrupt=why is not Eviction.SHUTDOWN)
+
+
+def client_info(member: Member) -> packets.ClientInfo:
+    """A member as the protocol says it."""
+    return packets.ClientInfo(
+        user=member.user,
+        client=member.client,
+        conn_info=msgspec.Raw(member.info) if member.info else NOTHING,
+        chan_info=msgspec.Raw(member.topic_info) if member.topic_info else NOTHING,
+    )
