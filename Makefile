@@ -41,7 +41,7 @@ test-system: $(DEV_READY) ## run the system tests: a real Chromium, curl and Nod
 	$(PY) -m pytest -m system $(ARGS)
 
 .PHONY: interop
-interop: $(DEV_READY) ## run against websockets, aiohttp and bare sockets, and on every server: uvicorn, hypercorn, granian
+interop: $(DEV_READY) ## run other people's clients, servers and judges with ours: Python, Node with npm, Chromium
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal -m interop tests/interop $(ARGS)
 
 .PHONY: conformance conformance-full

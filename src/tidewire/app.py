@@ -26,7 +26,7 @@ from tidewire.protocol.topics import Template
 from tidewire.server.gate import Declaration, Gate
 from tidewire.server.handler import STATE_PREFIX
 from tidewire.server.hooks import CONNECT, DISCONNECT, MESSAGE
-from tidewire.server.identity import Identities
+from tidewire.server.identities import Identities
 from tidewire.server.inner import Inner
 from tidewire.server.origin import OriginRule
 from tidewire.server.processes import guard_against_several
@@ -108,7 +108,9 @@ class Live:
             self._hub, self._gate, self._publisher, self.limits, OriginRule(tuple(origins)), tuple(trusted_proxies)
         )
         self._site.tokens = tokens
-        self._site.identities = Identities(self._inner, tokens, identity)
+        self._site.identities = Identities(
+            self._inner, tokens, identity, tickets=self._site.tickets, revocations=self._site.revocations
+        )
         self.identity = self._site.identities.dependency
         """A dependency: ``Annotated[Identity, Depends(live.identity)]`` is who asks, in any function or route."""
         if takeover:
@@ -174,8 +176,8 @@ class Live:
         """Publish ``value`` (``str``: text, bytes: binary, anything else: JSON); returns its position as text.
 
         ``None`` where nothing is numbered (``Signal``). ``id`` makes it idempotent for two minutes. Never waits for a
-        reader. Raises ``UnknownTopic``, ``BadTopic``, ``BadPayload``, ``TooLarge``, ``TopicFinished`` and
-        ``TooManyTopics``.
+        reader. Raises ``UnknownTopic``, ``BadTopic``, ``BadPayload``, ``TooLarge``, ``TopicFinished``,
+        ``TooManyTopics`` and, on a stream that a client has created, ``AppendConflict``.
         """
         published = await self._publisher.publish(topic, value, None if id is None else f"app:{id}")
         return None if published.position is None else str(published.position)
@@ -270,6 +272,18 @@ class Live:
         Clients do not come back by themselves, unless they may: then they connect anew, and are asked who they are.
         """
         return self._site.sessions.disconnect(user, RECONNECT if may_come_back else FORCED)
+
+    async def revoke(self, *, user: str | None = None, token_id: str | None = None, for_s: float = 86400.0) -> int:
+        """Make tokens void: one by its id (``jti``), or all of ``user`` that were issued until now (``iat``).
+
+        That is remembered for ``for_s`` seconds: as long as such tokens live. Sessions that came with one are ended at
+        once; returns how many. Raises ``TooManyRevocations``.
+        """
+        if token_id is not None:
+            self._site.revocations.revoke_token(token_id, for_s=for_s)
+        if user is not None:
+            self._site.revocations.revoke_user(user, for_s=for_s)
+        return self._site.sessions.end_revoked(self._site.revocations.is_revoked)
 
     async def unsubscribe(self, user: str, topic: str) -> int:
         """End the subscriptions of ``user`` to ``topic`` here; returns how many there were."""

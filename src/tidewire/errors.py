@@ -18,6 +18,7 @@
     │   └── BadPacket       a packet of a session that cannot be read
     ├── BadToken            a token that cannot be trusted, or is not for this
     ├── TokenExpired        a token that was good and is not any more
+    ├── TooManyRevocations  as many tokens are revoked as can be remembered
     ├── Deny                raised by a topic function: this caller may not
     ├── CallError           a call has failed, or is to fail
     ├── DeclarationError    a declaration that cannot work, told when it is made
@@ -174,6 +175,17 @@ class BadToken(TidewireError):
 
 class TokenExpired(TidewireError):
     """A token that was good and is not any more: get a new one."""
+
+
+class TooManyRevocations(TidewireError):
+    """As many tokens are revoked as can be remembered. Attribute: ``limit`` (int)."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"{limit} revocations are remembered, and none may be forgotten: raise Limits(revocations_max=...), or "
+            "remember them for less long"
+        )
 
 
 class Deny(TidewireError):

@@ -114,6 +114,12 @@ class Limits:
     """Topics whose newest values a new subscription to a pattern begins with; one that matches more is refused."""
     history_messages_max: int = 300
     """Messages in one answer to a history command."""
+    ticket_lifetime_s: float = 30.0
+    """A ticket that was not used by then is void."""
+    tickets_max: int = 10_000
+    """Tickets given out and not used; of more the oldest are void."""
+    revocations_max: int = 100_000
+    """Revoked tokens and users that are remembered."""
     presence_grace_s: float = 10.0
     """How long somebody whose connection is lost is still present; who comes back in time has not left."""
     presence_members_max: int = 10_000

@@ -6,16 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi import FastAPI
 
 from tests.server.driver import Scenario
-from tidewire import Live, Log
+from tidewire import Live
 from tidewire.hub.policy import Policy
 from tidewire.protocol.message import Kind
-from tidewire.protocol.topics import Template
-from tidewire.server import plain
-from tidewire.server.gate import Declaration
-from tidewire.server.many import Many
 from tidewire.testing.lifespan import Lifespan
 
 
@@ -28,42 +24,12 @@ def declare_stream(
     payload: Kind | None = None,
     publish: bool | Callable[..., Any] = True,
 ) -> None:
-    """What ``@live.topic(..., streams=True)`` declares."""
+    """A stream that anybody may write, unless ``function`` or ``publish`` say otherwise."""
 
     async def anybody() -> None: ...
 
-    template = Template(pattern)
-    live._gate.declare(Declaration(template, policy or Log(), function or anybody, payload, publish, streams=True))
-
-
-def add_routes(live: Live) -> None:
-    """PUT and DELETE of a topic."""
-
-    async def put_topic(request: Request) -> Response:
-        return await plain.put_topic(live._site, request)
-
-    async def delete_topic(request: Request) -> Response:
-        return await plain.delete_topic(live._site, request)
-
-    for endpoint, method in ((put_topic, "PUT"), (delete_topic, "DELETE")):
-        live.router.add_api_route("/{topic:path}", endpoint, methods=[method], response_model=None)
-    add_many(live)
-
-
-def add_many(live: Live) -> None:
-    """``/-/stream``, before what answers for everything below ``/-/``."""
-    streams = Many(live._site)
-
-    async def get(request: Request) -> Response:
-        return await streams.get(request)
-
-    async def serve(websocket: WebSocket) -> None:
-        await streams.serve(websocket)
-
-    live.router.add_api_route("/-/stream", get, methods=["GET"], response_model=None)
-    live.router.add_api_websocket_route("/-/stream", serve)
-    *others, first, second = live.router.routes
-    live.router.routes[:] = [first, second, *others]
+    kind = None if payload is None else payload.value
+    live.topic(pattern, policy=policy, payload=kind, publish=publish, streams=True)(function or anybody)
 
 
 def play_streams(declare: Callable[[Live], None], scenario: Scenario, **options: Any) -> None:
@@ -71,7 +37,6 @@ def play_streams(declare: Callable[[Live], None], scenario: Scenario, **options:
 
     async def run() -> None:
         live = Live(**options)
-        add_routes(live)
         app = FastAPI()
         app.include_router(live.router, prefix="/live")
         declare(live)

@@ -319,7 +319,6 @@ def test_threads_that_were_left_are_counted_and_further_calls_refused() -> None:
         assert await blocked.desk.ask("other") == "fine"
         blocked.may_end.set()
         await until(only_this_task)
-        await passes(2)
         assert await blocked.desk.ask("a", {"n": 5}) == 5
 
     play(scenario)

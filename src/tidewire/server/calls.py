@@ -16,7 +16,7 @@ import logging
 import math
 import re
 import types
-from asyncio import CancelledError, current_task
+from asyncio import CancelledError, Task, current_task
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -73,7 +73,7 @@ class _Method:
     # the function takes the operation, so that is made of the data
     takes_operation: bool
     # those that go on without a caller
-    left: set[Any]
+    left: set[Task[None]]
 
 
 class Calls:
@@ -142,8 +142,9 @@ class Calls:
         if declared is None:
             raise _error(codes.METHOD_NOT_FOUND)
         self._check_data(data)
-        if len(declared.left) >= self._limits.calls_left_max:
-            logger.error("%d of %s go on without a caller: refused another", len(declared.left), declared.what)
+        left_n = sum(not task.done() for task in declared.left)
+        if left_n >= self._limits.calls_left_max:
+            logger.error("%d of %s go on without a caller: refused another", left_n, declared.what)
             raise _error(codes.TOO_MANY_REQUESTS, f"{declared.what} is still busy with callers who left: try later")
         operation = Operation(OPERATION, method, data=_decode(data) if declared.takes_operation else None)
         call = Call(operation, identity)

@@ -1,8 +1,8 @@
 """Writing to a topic over HTTP: POST appends and closes, PUT creates, DELETE deletes (PROTOCOL.md 5.1 to 5.4).
 
 POST works on every topic that takes messages; on a ``Log`` its body is one step, whatever is in it, and producers and
-``Stream-Seq`` count. PUT, DELETE and closing are for topics declared with ``streams=True``, and the topic function is
-asked for each by its name.
+``Stream-Seq`` count: both are the stream's, whoever writes (5.2 wants the scope said). PUT, DELETE and closing are for
+topics declared with ``streams=True``, and the topic function is asked for each by its name.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import partial
+from itertools import combinations, count
 from typing import Any
 
 from fastapi import Depends
@@ -60,6 +61,8 @@ class Gate:
     def __init__(self, inner: Inner) -> None:
         self.inner = inner
         self.declarations: list[Declaration] = []
+        # a declaration that fails leaves routes behind: nobody gets their paths
+        self._numbers = count()
         # where the routes of each declaration are in the inner app
         self._index: dict[Declaration, int] = {}
         # what was found for a name, because every publish asks; forgotten when there are too many
@@ -69,7 +72,7 @@ class Gate:
         """Add a declaration; the first declared wins where two match. Raises ``DeclarationError``."""
         if declaration.streams and not isinstance(declaration.policy, Log):
             raise DeclarationError(f"topic {declaration.template.text!a}: only a Log can be a stream of its clients")
-        index = len(self.declarations)
+        index = next(self._numbers)
         endpoint = make_endpoint(declaration.function, "topic function")
         publish: Sequence[Any] = [] if isinstance(declaration.publish, bool) else [Depends(declaration.publish)]
         try:
@@ -89,9 +92,12 @@ class Gate:
         self, prefix: str, declaration: Declaration, endpoint: Callable[..., Any], dependencies: Sequence[Any]
     ) -> None:
         template = declaration.template
-        route = self.inner.add(prefix + template.text, endpoint, dependencies=dependencies)
-        refuse_websockets(route.dependant, f"topic {template.text!a}")
-        _refuse_bodies(route.dependant, template)
+
+        def check(dependant: Dependant) -> None:
+            refuse_websockets(dependant, f"topic {template.text!a}")
+            _refuse_bodies(dependant, template)
+
+        self.inner.add(prefix + template.text, endpoint, dependencies=dependencies, check=check)
 
     def _add_pattern_routes(self, index: int, declaration: Declaration, endpoint: Callable[..., Any]) -> None:
         """A route for each choice of parameters that wildcards stand for: its path lacks them (CONTRACTS 6)."""
@@ -101,11 +107,11 @@ class Gate:
                 f"topic {declaration.template.text!a}: patterns=True wants 1 to {_PATTERN_FIELDS_MAX} parameters, "
                 "which wildcards can stand for"
             )
-        for count in range(len(fields)):
-            for known in combinations(fields, count):
+        for size in range(len(fields)):
+            for known in combinations(fields, size):
                 path = _pattern_path(index, {name: declaration.template.parameter(name) for name in known})
-                route = self.inner.add(path, endpoint)
-                _refuse_required(route.dependant, set(fields) - set(known), declaration.template)
+                check = partial(_refuse_required, missing=set(fields) - set(known), template=declaration.template)
+                self.inner.add(path, endpoint, check=check)
 
     def find(self, topic: str) -> Declaration:
         """The first declaration that matches a name; raises ``BadTopic`` and ``UnknownTopic``."""

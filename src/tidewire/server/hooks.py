@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi.dependencies.models import Dependant
 from starlette.requests import HTTPConnection
 
 from tidewire.errors import DeclarationError
@@ -45,15 +46,18 @@ class Hooks:
         what = f"on_{name}"
         if name in self._declared:
             raise DeclarationError(f"{what} is declared twice: one function can call the other")
+
+        def check(dependant: Dependant) -> None:
+            refuse_websockets(dependant, what)
+            if dependant.body_params:
+                raise DeclarationError(f"{what}: its function takes a body; take op: Operation and look at op.data")
+
         try:
-            route = self._inner.add(f"/hooks/{name}", make_endpoint(function, f"{what} function"))
+            self._inner.add(f"/hooks/{name}", make_endpoint(function, f"{what} function"), check=check)
         except DeclarationError:
             raise
         except Exception as error:
             raise DeclarationError(f"{what}: {error}") from error
-        refuse_websockets(route.dependant, what)
-        if route.dependant.body_params:
-            raise DeclarationError(f"{what}: its function takes a body; take op: Operation and look at op.data")
         self._declared.add(name)
 
     async def run(

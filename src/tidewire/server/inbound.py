@@ -10,7 +10,7 @@ from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
-from tidewire.errors import BadPayload, TidewireError, TooLarge, TopicFinished
+from tidewire.errors import AppendConflict, BadPayload, TidewireError, TooLarge, TopicFinished, UnknownStream
 from tidewire.protocol import codes
 from tidewire.protocol.message import Kind
 from tidewire.server.connection import GONE, Connection, Verdict
@@ -75,6 +75,9 @@ class Publishing:
             is_promised = declaration.payload is not None
             code = codes.UNSUPPORTED_DATA if is_promised and mismatch else codes.BAD_PAYLOAD
             connection.end(Verdict(code.code, str(error)))
+            return False
+        except (UnknownStream, AppendConflict) as error:
+            connection.end(Verdict(codes.BAD_PAYLOAD.code, str(error)))
             return False
         except TopicFinished:
             # its own end is on the way through the outbox

@@ -21,6 +21,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exception_handlers import request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
@@ -111,11 +112,21 @@ class Inner:
         *,
         method: str = "GET",
         dependencies: Sequence[Any] = (),
+        check: Callable[[Dependant], None] | None = None,
     ) -> APIRoute:
-        """Add a route; returns it, to be looked at. Raises what FastAPI raises for what it cannot serve."""
+        """Add a route; returns it. Raises what FastAPI raises for what it cannot serve, and what ``check`` raises.
+
+        ``check`` looks at what the function asks for; nothing is left of a route that it refuses.
+        """
         self._app.add_api_route(path, endpoint, methods=[method], dependencies=list(dependencies), response_model=None)
         route = self._app.router.routes[-1]
         assert isinstance(route, APIRoute), "the route just added"
+        if check is not None:
+            try:
+                check(route.dependant)
+            except BaseException:
+                self._app.router.routes.remove(route)
+                raise
         return route
 
     async def call(
@@ -277,14 +288,50 @@ def make_endpoint(function: Callable[..., Any], what: str) -> Callable[..., Any]
         chosen: Callable[..., Any] = endpoint
     else:
 
-        def endpoint_in_thread(*args: Any, **kwargs: Any) -> Response:
-            return _keep(function(*args, **kwargs))
+        async def endpoint_in_thread(*args: Any, **kwargs: Any) -> Response:
+            return _keep(await _finish_in_thread(lambda: function(*args, **kwargs)))
 
         chosen = endpoint_in_thread
     chosen.__name__ = getattr(function, "__name__", "function")
     chosen.__doc__ = function.__doc__
     chosen.__signature__ = signature  # type: ignore[attr-defined]
     return chosen
+
+
+# threads of functions whose callers have gone, until they end
+_left: set[asyncio.Task[Any]] = set()
+
+
+async def _finish_in_thread(work: Callable[[], Any]) -> Any:
+    """Run ``work`` in the pool that FastAPI uses.
+
+    Nobody can interrupt a thread. One whose caller is cancelled keeps its place in the pool until it ends: otherwise
+    slow functions would have any number of threads. Who still waits for a place then is not begun.
+    """
+    is_begun = is_left = False
+
+    def begin() -> Any:
+        nonlocal is_begun
+        is_begun = True
+        return None if is_left else work()
+
+    task = asyncio.get_running_loop().create_task(run_in_threadpool(begin))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        is_left = True
+        if not is_begun:
+            task.cancel()
+        elif not task.done():
+            _left.add(task)
+            task.add_done_callback(_reap)
+        raise
+
+
+def _reap(task: asyncio.Task[Any]) -> None:
+    _left.discard(task)
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("a function that nobody waited for any more has failed", exc_info=task.exception())
 
 
 def _keep(value: Any) -> Response:

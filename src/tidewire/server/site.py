@@ -30,11 +30,13 @@ from tidewire.server.identity import ANONYMOUS, Identity
 from tidewire.server.origin import OriginRule, is_loopback
 from tidewire.server.publisher import Publisher
 from tidewire.server.pump import Pump
+from tidewire.server.revocations import Revocations
 from tidewire.server.session.registry import Sessions
+from tidewire.server.tickets import Tickets
 from tidewire.wire.wheel import Wheel
 
 if TYPE_CHECKING:
-    from tidewire.server.identity import Identities
+    from tidewire.server.identities import Identities
     from tidewire.server.tokens import Tokens
 
 logger = logging.getLogger("tidewire.server")
@@ -64,6 +66,8 @@ class Site:
     presence: Presence = field(init=False)
     hooks: Hooks = field(init=False)
     calls: Calls = field(init=False)
+    tickets: Tickets = field(init=False)
+    revocations: Revocations = field(init=False)
     # who callers are, and how tokens are verified, where the application takes any
     identities: Identities | None = None
     tokens: Tokens | None = None
@@ -79,11 +83,14 @@ class Site:
         self.calls = Calls(self.gate.inner, self.limits)
         self.sessions = Sessions(clock, self.hooks, grace_s=grace_s)
         self.presence = Presence(clock, grace_s=grace_s)
+        self.tickets = Tickets(clock, lifetime_s=self.limits.ticket_lifetime_s, most=self.limits.tickets_max)
+        self.revocations = Revocations(clock, most=self.limits.revocations_max)
 
     def use_clock(self, clock: Clock) -> None:
         """Let what waits here follow ``clock``; before anybody is connected."""
         self.wheel = Wheel(clock)
         self.sessions.clock = self.presence.clock = clock
+        self.tickets.clock = self.revocations.clock = clock
 
     async def identify(self, connection: HTTPConnection) -> Identity | Refusal:
         """Who the caller of an upgrade is, as far as it says."""

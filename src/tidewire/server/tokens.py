@@ -13,6 +13,7 @@ from typing import Any
 from tidewire.clock import Clock, LoopClock
 from tidewire.errors import BadToken, DeclarationError, TokenExpired
 from tidewire.server.identity import Identity
+from tidewire.server.jwks import KeySet
 
 TOKEN_BYTES_MAX = 16 * 1024
 _HMAC = ("HS256", "HS384", "HS512")
@@ -29,30 +30,44 @@ class SubscriptionGrant:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """How tokens are verified. Give ``secret`` (HMAC) or ``public_key`` (PEM; RSA, elliptic curves, Ed25519).
+    """How tokens are verified.
 
-    ``algorithms``: those of the kind of key unless given. ``audience``, ``issuer``: what ``aud`` and ``iss`` have to
-    be, where given. ``leeway_s``: how far clocks may differ. ``clock``: wall time.
+    Give one of ``secret`` (HMAC), ``public_key`` (PEM; RSA, elliptic curves, Ed25519) and ``jwks_url`` (where the
+    public keys are; nothing else is ever fetched, whatever a token says). ``algorithms``: those of the kind of key
+    unless given. ``audience``, ``issuer``: what ``aud`` and ``iss`` have to be, where given. ``leeway_s``: how far
+    clocks may differ. ``subscriptions``: how subscription tokens are verified, where that is another way.
+    ``clock``: wall time. Raises ``DeclarationError``.
     """
 
     secret: str | None = None
     public_key: str | None = None
+    jwks_url: str | None = None
     algorithms: Sequence[str] = ()
     audience: str | None = None
     issuer: str | None = None
     leeway_s: float = 5.0
+    subscriptions: Tokens | None = None
     clock: Clock = field(default_factory=LoopClock)
+    _keys: KeySet | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
-        if (self.secret is None) == (self.public_key is None):
-            raise DeclarationError("Tokens: give secret= or public_key=, one of them")
-        allowed = _HMAC if self.secret is not None else _PUBLIC
-        if not set(self.algorithms) <= set(allowed):
-            raise DeclarationError(f"Tokens: with this kind of key the algorithms are among {', '.join(allowed)}")
+        _import_jwt()
+        if sum(one is not None for one in (self.secret, self.public_key, self.jwks_url)) != 1:
+            raise DeclarationError("Tokens: give one of secret=, public_key= and jwks_url=")
+        if not set(self.algorithms) <= set(self._allowed):
+            raise DeclarationError(f"Tokens: with this kind of key algorithms are among {', '.join(self._allowed)}")
+        if self.secret is not None and _looks_public(self.secret):
+            raise DeclarationError("Tokens: this secret is a public key, which everybody may know: give public_key=")
+        if self.jwks_url is not None:
+            object.__setattr__(self, "_keys", KeySet(self.jwks_url, self.clock))
+
+    @property
+    def _allowed(self) -> Sequence[str]:
+        return _HMAC if self.secret is not None else _PUBLIC
 
     async def verify_connection(self, token: str) -> Identity:
         """Who the bearer of a connection token is. Raises ``BadToken`` and ``TokenExpired``."""
-        claims = self._claims(token)
+        claims = await self._claims(token)
         if "channel" in claims:
             raise BadToken("this token is for a subscription, not for a connection")
         token_id = claims.get("jti")
@@ -69,26 +84,28 @@ class Tokens:
 
         Raises ``BadToken`` and ``TokenExpired``.
         """
-        claims = self._claims(token)
+        claims = await (self.subscriptions or self)._claims(token)
         if claims.get("channel") != topic:
             raise BadToken("this token is for another topic, or for a connection")
         if _user_of(claims) != identity.user:
             raise BadToken("this token is another user's")
         return SubscriptionGrant(_expiry_of(claims), claims.get("info"))
 
-    def _claims(self, token: str) -> Mapping[str, Any]:
+    async def _claims(self, token: str) -> Mapping[str, Any]:
         jwt = _import_jwt()
         if len(token) > TOKEN_BYTES_MAX:
             raise BadToken(f"a token has {TOKEN_BYTES_MAX} characters at most")
-        allowed = list(self.algorithms) or list(_HMAC if self.secret is not None else _PUBLIC)
+        key = self.public_key if self.secret is None else self.secret
+        if self._keys is not None:
+            key = await self._keys.find(_key_id_of(jwt, token))
         # times are checked below, by a clock that tests can move
         options = {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_sub": False}
         options |= {"verify_aud": self.audience is not None, "verify_iss": self.issuer is not None}
         try:
             claims: Mapping[str, Any] = jwt.decode(
                 token,
-                self.secret if self.secret is not None else self.public_key,
-                algorithms=allowed,
+                key,
+                algorithms=list(self.algorithms or self._allowed),
                 audience=self.audience,
                 issuer=self.issuer,
                 options=options,
@@ -107,6 +124,19 @@ class Tokens:
             raise BadToken("the token is not valid yet")
         if "exp" in claims and claims["exp"] <= now - self.leeway_s:
             raise TokenExpired("the token has expired: get a new one")
+
+
+def _key_id_of(jwt: Any, token: str) -> str | None:
+    """Which key a token says it is signed with; nothing else of its header is looked at (no jku, no x5u, no jwk)."""
+    try:
+        key_id = jwt.get_unverified_header(token).get("kid")
+    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        raise BadToken(f"the token cannot be trusted: {type(error).__name__}") from None
+    return key_id if isinstance(key_id, str) else None
+
+
+def _looks_public(secret: str) -> bool:
+    return "-----BEGIN" in secret or secret.startswith("ssh-")
 
 
 def _user_of(claims: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
 
 import msgspec
 
@@ -27,7 +26,8 @@ async def _run(session: Session, request: packets.RPCRequest, command_id: int) -
     try:
         answer = await session.site.calls.invoke(request.method, bytes(request.data), session.http, session.identity)
         if not isinstance(answer, bytes):
-            answer = await _collect(answer)
+            # the protocol has one answer to a command
+            answer = await answer.collect(session.site.limits.message_bytes_max)
         session.reply(command_id, packets.RPCResult(data=msgspec.Raw(answer)))
     except CallError as error:
         session.refuse(command_id, packets.Error(error.code, error.message, error.temporary))
@@ -36,8 +36,3 @@ async def _run(session: Session, request: packets.RPCRequest, command_id: int) -
         session.refuse(command_id, Refused(codes.INTERNAL).error)
     finally:
         session.calls_n -= 1
-
-
-async def _collect(items: AsyncIterator[bytes]) -> bytes:
-    """A stream as one answer: the protocol has one reply to a command."""
-    return b"[" + b",".join([item async for item in items]) + b"]"

@@ -66,11 +66,11 @@ async def _identify(session: Session, token: str) -> Identity:
     """A token says who it is; without one it is who the handshake was from."""
     if not token:
         return session.identity
-    tokens = session.site.tokens
-    if tokens is None:
+    identities = session.site.identities
+    if identities is None or session.site.tokens is None:
         raise Refused(codes.UNAUTHORIZED, "this server takes no tokens")
     try:
-        return await tokens.verify_connection(token)
+        return await identities.of_token(token)
     except TokenExpired as error:
         raise Refused(codes.TOKEN_EXPIRED, str(error)) from None
     except BadToken as error:

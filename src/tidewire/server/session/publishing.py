@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from tidewire.errors import BadPayload, TooLarge, TooManyTopics, TopicFinished
+from tidewire.errors import AppendConflict, BadPayload, TooLarge, TooManyTopics, TopicFinished, UnknownStream
 from tidewire.protocol import codes, packets
 from tidewire.protocol import payload as payloads
 from tidewire.protocol.message import Kind
@@ -31,8 +31,10 @@ async def publish(session: Session, request: packets.PublishRequest, command_id:
         await site.publisher.publish_draft(request.channel, declaration, draft)
     except TooLarge as error:
         raise Refused(codes.LIMIT_EXCEEDED, str(error)) from None
-    except BadPayload as error:
+    except (BadPayload, AppendConflict) as error:
         raise Refused(codes.BAD_COMMAND, str(error)) from None
+    except UnknownStream as error:
+        raise Refused(codes.UNKNOWN_CHANNEL, str(error)) from None
     except TopicFinished as error:
         raise Refused(codes.NOT_AVAILABLE, str(error)) from None
     except TooManyTopics as error:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
 from tidewire.clock import Clock, Timer
-from tidewire.protocol.codes import REPLACED, UNSUBSCRIBED, Code
+from tidewire.protocol.codes import INVALID_TOKEN, REPLACED, UNSUBSCRIBED, Code
 from tidewire.protocol.packets import Message, Push
 from tidewire.protocol.payload import encode_json
 from tidewire.server.hooks import DISCONNECT, Hooks
+from tidewire.server.identity import Identity
 
 if TYPE_CHECKING:
     from tidewire.server.session.session import Session
@@ -118,6 +119,13 @@ class Sessions:
         sessions = self.of_user(user)
         for session in sessions:
             session.end(code)
+        return len(sessions)
+
+    def end_revoked(self, is_revoked: Callable[[Identity], bool]) -> int:
+        """End every session whose token is void; returns how many there were."""
+        sessions = [session for session in self if session.is_connected and is_revoked(session.identity)]
+        for session in sessions:
+            session.end(INVALID_TOKEN, "the token was revoked")
         return len(sessions)
 
     def unsubscribe(self, user: str, topic: str) -> int:

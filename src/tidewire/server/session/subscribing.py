@@ -15,9 +15,10 @@ from tidewire.protocol import payload as payloads
 from tidewire.protocol.message import Kind
 from tidewire.protocol.patterns import is_pattern
 from tidewire.protocol.position import NOW, START, Position, Since
+from tidewire.server.durable import check_there
 from tidewire.server.gate import Declaration
 from tidewire.server.inner import Operation
-from tidewire.server.session.asking import admitted, ask, decode_data, find, told_of_names
+from tidewire.server.session.asking import admitted, ask, decode_data, find, refused, told_of_names
 from tidewire.server.session.reader import SessionReader
 from tidewire.server.session.session import Refused, Session
 from tidewire.server.streams import snapshot_messages
@@ -67,6 +68,9 @@ async def _admit(session: Session, request: packets.SubscribeRequest) -> tuple[D
     since = since_of(request, noted)
     asked_since = str(since) if isinstance(since, Position) else None
     admission = await ask(session, declaration, Operation("subscribe", topic, asked_since, data))
+    missing = await check_there(site, topic, declaration)
+    if missing is not None:
+        raise refused(missing)
     snapshot = snapshot_messages(site, declaration, admission.value, noted)
 
     def begin(reader: SessionReader) -> Awaitable[Subscription]:
