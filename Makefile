@@ -44,6 +44,10 @@ test-system: $(DEV_READY) ## run the system tests: a real Chromium, curl and Nod
 interop: $(DEV_READY) ## run other people's clients, servers and judges with ours: Python, Node with npm, Chromium
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal -m interop tests/interop $(ARGS)
 
+.PHONY: histories
+histories: $(DEV_READY) ## live through 10,000 random histories of sessions, and find ten faults put in on purpose
+	HISTORIES=10000 $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal tests/property/test_sessions.py tests/property/test_session_faults.py $(ARGS)
+
 .PHONY: conformance conformance-full
 conformance: $(DEV_READY) $(AUTOBAHN_READY) ## run 329 cases of the Autobahn Testsuite against both sides: Python 2.7 for the suite, a C compiler
 	$(PY) -m conformance $(ARGS)

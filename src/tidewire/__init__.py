@@ -12,18 +12,32 @@ if TYPE_CHECKING:
     from tidewire.app import Live, Topic
     from tidewire.client.connect import Ending, connect
     from tidewire.client.errors import (
+        AlreadySubscribed,
         BadURL,
+        CallRefused,
+        ClientClosed,
+        CommandRefused,
+        ConsumerTooSlow,
         Disconnected,
         NoAnswer,
+        NotASession,
         NotATopic,
         NotAWebSocket,
         NothingListens,
+        NoToken,
         Refused,
+        TooManyKeys,
+        TooManyRequests,
         TopicFailed,
+        Unsubscribed,
+        WrongType,
     )
     from tidewire.client.publish import Publisher, publish
     from tidewire.client.reconnect import Advice, Backoff, ComeBack
     from tidewire.client.resume import Gap, Received
+    from tidewire.client.session.client import Client
+    from tidewire.client.session.messages import Message
+    from tidewire.client.session.mirror import Mirror
     from tidewire.client.topic import State, Subscription, subscribe
     from tidewire.errors import (
         AddressInUse,
@@ -80,11 +94,16 @@ _HOMES = {
     "app": ("Live", "Topic"),
     "client.connect": ("Ending", "connect"),
     "client.errors": (
-        "BadURL", "Disconnected", "NoAnswer", "NotATopic", "NotAWebSocket", "NothingListens", "Refused", "TopicFailed",
+        "AlreadySubscribed", "BadURL", "CallRefused", "ClientClosed", "CommandRefused", "ConsumerTooSlow",
+        "Disconnected", "NoAnswer", "NoToken", "NotASession", "NotATopic", "NotAWebSocket", "NothingListens",
+        "Refused", "TooManyKeys", "TooManyRequests", "TopicFailed", "Unsubscribed", "WrongType",
     ),
     "client.publish": ("Publisher", "publish"),
     "client.reconnect": ("Advice", "Backoff", "ComeBack"),
     "client.resume": ("Gap", "Received"),
+    "client.session.client": ("Client",),
+    "client.session.messages": ("Message",),
+    "client.session.mirror": ("Mirror",),
     "client.topic": ("State", "Subscription", "subscribe"),
     "errors": (
         "AddressInUse", "AppendConflict", "BadAddress", "BadPayload", "BadPosition", "BadToken", "BadTopic",
@@ -112,6 +131,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AddressInUse",
     "Advice",
+    "AlreadySubscribed",
     "AppendConflict",
     "Backoff",
     "BadAddress",
@@ -121,13 +141,18 @@ __all__ = [
     "BadTopic",
     "BadURL",
     "CallError",
+    "CallRefused",
+    "Client",
+    "ClientClosed",
     "ClientError",
     "Close",
     "ComeBack",
+    "CommandRefused",
     "Connection",
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "ConsumerTooSlow",
     "DeclarationError",
     "Deny",
     "Disconnected",
@@ -140,7 +165,11 @@ __all__ = [
     "Live",
     "Log",
     "Member",
+    "Message",
+    "Mirror",
     "NoAnswer",
+    "NoToken",
+    "NotASession",
     "NotATopic",
     "NotAWebSocket",
     "NotCarried",
@@ -166,6 +195,8 @@ __all__ = [
     "TokenExpired",
     "Tokens",
     "TooLarge",
+    "TooManyKeys",
+    "TooManyRequests",
     "TooManyRevocations",
     "TooManyRuns",
     "TooManyTopics",
@@ -174,7 +205,9 @@ __all__ = [
     "TopicFinished",
     "UnknownStream",
     "UnknownTopic",
+    "Unsubscribed",
     "Welcome",
+    "WrongType",
     "accept",
     "connect",
     "publish",

@@ -18,6 +18,8 @@
     │   └── BadPacket       a packet of a session that cannot be read
     ├── BadToken            a token that cannot be trusted, or is not for this
     ├── TokenExpired        a token that was good and is not any more
+    │   └── TokenRevoked        it was revoked
+    ├── KeysUnavailable     the keys that tokens are signed with cannot be had at the moment
     ├── TooManyRevocations  as many tokens are revoked as can be remembered
     ├── Deny                raised by a topic function: this caller may not
     ├── CallError           a call has failed, or is to fail
@@ -175,6 +177,20 @@ class BadToken(TidewireError):
 
 class TokenExpired(TidewireError):
     """A token that was good and is not any more: get a new one."""
+
+
+class TokenRevoked(TokenExpired):
+    """A token that was revoked: a new one is good, if the application gives one."""
+
+    def __init__(self) -> None:
+        super().__init__("the token was revoked: get a new one")
+
+
+class KeysUnavailable(TidewireError):
+    """The keys that tokens are signed with cannot be had at the moment: nothing is known about the token."""
+
+    def __init__(self) -> None:
+        super().__init__("tokens cannot be verified at the moment, because their keys could not be fetched: try again")
 
 
 class TooManyRevocations(TidewireError):

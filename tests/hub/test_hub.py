@@ -15,7 +15,7 @@ from tidewire.brokers.memory import MemoryBroker
 from tidewire.errors import DrainTimeout
 from tidewire.hub.hub import Hub
 from tidewire.hub.policy import Latest, Log, Policy, Signal
-from tidewire.hub.subscription import Eviction, Gap, State
+from tidewire.hub.subscription import Eviction, Gap, State, Subscription
 from tidewire.limits import Limits
 from tidewire.protocol.message import Draft, Kind, Message
 from tidewire.protocol.position import NOW, START, Position
@@ -681,5 +681,26 @@ def test_a_reader_that_goes_away_does_not_keep_drained_waiting() -> None:
         bench.hub.unsubscribe(subscription)
         reader.outbox.close()
         await waiting
+
+    play(scenario)
+
+
+def test_a_reader_that_ends_its_subscription_at_a_gap_gets_nothing_behind_it() -> None:
+    async def scenario(bench: Bench) -> None:
+        class Leaving(FakeReader):
+            def lost(self, subscription: Subscription, gap: Gap) -> None:
+                super().lost(subscription, gap)
+                bench.hub.unsubscribe(subscription)
+
+        reader = Leaving(CountingEncoder())
+        await bench.publish(Log(), "1")
+        subscription = await bench.hub.subscribe("t", Log(), reader)
+        fanout, at = bench.hub._fanouts["t"], subscription.at
+        assert at is not None
+        # what a reader that is not level yet is handed: messages are missing before this one
+        fanout.hand_over(subscription, [Message(b"9", Kind.TEXT, at.epoch, at.offset + 8)])
+        reader.take()
+        assert isinstance(reader.seen[-1], Gap)
+        assert [message.payload for message in reader.messages] == [b"1"]
 
     play(scenario)

@@ -6,8 +6,11 @@ from typing import Annotated
 
 import typer
 
+from tidewire.cli.call import call
 from tidewire.cli.cat import cat
 from tidewire.cli.echo import echo
+from tidewire.cli.history import history
+from tidewire.cli.presence import presence
 from tidewire.cli.pub import pub
 from tidewire.cli.serve import run, serve
 from tidewire.cli.sub import sub
@@ -39,6 +42,7 @@ def _tidewire(
     """The real-time layer for Python web applications: one URL is one topic.
 
     Read a topic with **sub**, a browser or curl; publish with **pub** or a POST.
+    Look at one with **history** and **presence**; invoke the application with **call**.
     Talk to any WebSocket with **cat**; try clients against **echo**.
     """
 
@@ -47,6 +51,9 @@ app.command(no_args_is_help=True)(run)
 app.command()(serve)
 app.command(no_args_is_help=True)(sub)
 app.command(no_args_is_help=True)(pub)
+app.command(no_args_is_help=True)(history)
+app.command(no_args_is_help=True)(presence)
+app.command(no_args_is_help=True)(call)
 app.command(no_args_is_help=True)(cat)
 app.command()(echo)
 

@@ -1,4 +1,4 @@
-"""What ``connect``, ``subscribe`` and ``publish`` raise: the client's branch of the tree in ``tidewire.errors``.
+"""What ``connect``, ``subscribe``, ``publish`` and ``Client`` raise: the client's branch of ``tidewire.errors``.
 
 Each carries the facts as attributes and says in one sentence what happened and what to do. URLs are
 shown without their query and password: tokens live there.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tidewire.errors import ClientError
+from tidewire.errors import CallError, ClientError
 
 _TEXT_MAX = 500
 # A shorter detail ("Not Found", "Not authenticated") is a word, not a sentence that says what to do.
@@ -160,3 +160,136 @@ class TopicFailed(ClientError):
         self.error = error
         self.position = position
         super().__init__(f"the topic at {url} failed: {shorten(error)}")
+
+
+# What a Client raises beside these
+
+COMMAND_HINTS: Final[Mapping[int, str]] = {
+    101: "connect with a token: Client(url, token=...)",
+    102: "check the name: the topic must be declared with @live.topic",
+    103: "ask as somebody who may",
+    104: "check the name: the call must be declared with @live.call",
+    106: "ask for less at once",
+    107: "check what was sent",
+    108: "switch it on where the topic is declared",
+    109: "give token= as a function, so that a new one can be had",
+    111: "try again later",
+    112: "begin anew without since=",
+}
+"""What to do about the code of an error (centrifugal.dev, "Client protocol", error codes)."""
+
+
+class CommandRefused(ClientError):
+    """The server has answered a command of a session with an error.
+
+    Attributes: ``what`` (str, what was asked for), ``code`` (int; 400 to 1999 are an application's own), ``message``
+    (str, the server's), ``temporary`` (bool: asking again may help).
+    """
+
+    def __init__(self, what: str, code: int, message: str, *, temporary: bool = False) -> None:
+        self.what = what
+        self.code = code
+        self.message = shorten(message)
+        self.temporary = temporary
+        hint = COMMAND_HINTS.get(code, "") if len(self.message) < _SENTENCE_MIN else ""
+        sentence = f"{what} was refused: {self.message or 'no reason given'} ({code})"
+        # not super(): in ``CallRefused`` that would be ``CallError``, which wants other arguments
+        Exception.__init__(self, sentence + (f"; {hint}" if hint else ""))
+
+
+class CallRefused(CommandRefused, CallError):
+    """A call has failed there; attributes as ``CommandRefused``. Also a ``CallError``, as its function raised it."""
+
+
+class Unsubscribed(ClientError):
+    """The server has ended a subscription for good. Attributes: ``topic`` (str), ``code`` (int), ``reason`` (str)."""
+
+    def __init__(self, topic: str, code: int, reason: str) -> None:
+        self.topic = topic
+        self.code = code
+        self.reason = shorten(reason)
+        super().__init__(
+            f"the server has ended the subscription to {topic!a}: {self.reason} ({code}); subscribe again if you may"
+        )
+
+
+class AlreadySubscribed(ClientError):
+    """One client has one subscription to a topic at a time. Attribute: ``topic`` (str)."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        super().__init__(
+            f"this client is subscribed to {topic!a} already: share that subscription, or use another Client"
+        )
+
+
+class ConsumerTooSlow(ClientError):
+    """A subscription with ``on_overflow="error"`` was not read in time. Attributes: ``topic`` (str), ``waiting`` (int).
+
+    What was there before it ended can still be read.
+    """
+
+    def __init__(self, topic: str, waiting: int) -> None:
+        self.topic = topic
+        self.waiting = waiting
+        super().__init__(
+            f"{waiting} messages of {topic!a} waited to be read, and there was no room for the next: read faster, "
+            'or let on_overflow="pause" ask for them later'
+        )
+
+
+class TooManyKeys(ClientError):
+    """A mirror has more keys than it may. Attributes: ``topic`` (str), ``limit`` (int)."""
+
+    def __init__(self, topic: str, limit: int) -> None:
+        self.topic = topic
+        self.limit = limit
+        super().__init__(f"the mirror of {topic!a} has {limit} keys and there is one more: raise its max_keys")
+
+
+class WrongType(ClientError):
+    """Data that is not of the type that was asked for; what comes after it can be read.
+
+    Attributes: ``where`` (str), ``why`` (str), ``position`` (str or None), ``data`` (bytes, as it came).
+    """
+
+    def __init__(self, where: str, why: str, data: bytes, position: str | None = None) -> None:
+        self.where = where
+        self.why = shorten(why)
+        self.data = data
+        self.position = position
+        super().__init__(f"{where} is not of the type that was asked for: {self.why}")
+
+
+class NoToken(ClientError):
+    """The function that gets tokens has failed, or gave none. Attributes: ``what`` (str), ``why`` (str)."""
+
+    def __init__(self, what: str, why: str) -> None:
+        self.what = what
+        self.why = shorten(why)
+        super().__init__(f"there is no token for {what}: {self.why}")
+
+
+class NotASession(ClientError):
+    """The URL opens a WebSocket that speaks no session. Attributes: ``url`` (str), ``why`` (str)."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url = url
+        self.why = shorten(why)
+        super().__init__(f"{url} speaks no session (Centrifuge protocol): {self.why}")
+
+
+class TooManyRequests(ClientError):
+    """More requests wait in this client than may. Attribute: ``limit`` (int)."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"{limit} requests wait in this client already: wait for their answers before asking for more")
+
+
+class ClientClosed(ClientError):
+    """The client is closed, or was never opened. Attribute: ``url`` (str)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(f"the client of {url} is closed: use it inside of 'async with Client(url) as client'")

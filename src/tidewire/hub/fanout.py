@@ -225,6 +225,9 @@ class Fanout:
             return
         if not follows(subscription.at, fresh[0]):
             self._lose(subscription, Gap(subscription.at, Position(fresh[0].epoch, fresh[0].offset - 1)))
+            if subscription.state is State.ENDED:
+                # its dialect goes on from where it was, by a subscription of its own
+                return
         subscription.at = position_of(fresh[-1])
         name = (subscription.reader.encode, len(fresh))
         batch = None if shared is None else shared.get(name)

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import HTTPException
+from fastapi.dependencies.models import Dependant
 from starlette.requests import HTTPConnection
 
-from tidewire.errors import BadToken, DeclarationError, TokenExpired
+from tidewire.clock import Clock
+from tidewire.errors import BadToken, DeclarationError, KeysUnavailable, TokenExpired, TokenRevoked
 from tidewire.server.identity import ANONYMOUS, Identity
-from tidewire.server.inner import Call, Inner, Operation, Refusal, current_call, make_endpoint, refuse_websockets
+from tidewire.server.inner import CALL, OUTER, Call, Inner, Operation, Refusal, make_endpoint, refuse_websockets
 from tidewire.server.revocations import Revocations
-from tidewire.server.tickets import Tickets
-from tidewire.server.tokens import Tokens
+from tidewire.server.tickets import UNKNOWN, Tickets
+from tidewire.server.tokens import SubscriptionGrant, Tokens
+
+logger = logging.getLogger("tidewire.server")
+
+_KNOWN = "tidewire.known"
+_IDENTIFY = "identify"
+# RFC 6750 section 3.1
+_INVALID = {"www-authenticate": 'Bearer error="invalid_token"'}
+_VOID = "the ticket is not good: it was used, or is too old; ask for another"
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was found out about one request or handshake; a ticket is good once, and asked about many times."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    identity: Identity | None = None
 
 
 class Identities:
-    """Who callers are: by token, or by the application's own dependency; else nobody known."""
+    """Who callers are: by token, by ticket, or by the application's own dependency; else nobody known.
+
+    ``provider``: the dependency; it returns a user's id, an ``Identity``, or None. Time is that of ``revocations``.
+    """
 
     def __init__(
         self,
@@ -33,61 +57,166 @@ class Identities:
         self._tickets = tickets
         self._revocations = revocations
         self._has_provider = provider is not None
+        self.use_clock(revocations.clock)
         if provider is not None:
             try:
                 endpoint = make_endpoint(provider, "identity function")
-                inner.add("/identity", endpoint, check=lambda found: refuse_websockets(found, "identity"))
+                inner.add("/identity", endpoint, check=_check)
             except DeclarationError:
                 raise
             except Exception as error:
                 raise DeclarationError(f"identity: {error}") from error
 
-    async def of(self, connection: HTTPConnection) -> Identity | Refusal:
-        """Who is behind a request or a handshake; a credential that is presented and bad is a refusal."""
-        token = self._token_of(connection)
-        if token is not None and self._tokens is not None:
-            try:
-                return await self.of_token(token)
-            except (BadToken, TokenExpired) as error:
-                return Refusal(401, str(error), {"www-authenticate": "Bearer"})
-        ticket = connection.query_params.get("ticket")
-        if ticket is not None:
-            redeemed = self._tickets.redeem(ticket)
-            if redeemed is None or self._revocations.is_revoked(redeemed):
-                return Refusal(401, "the ticket is not good: it was used, or is too old; ask for another")
-            return redeemed
-        if not self._has_provider:
-            return ANONYMOUS
-        call = Call(Operation("identify", ""))
-        found = await self._inner.call("/identity", call, connection, what="the identity function")
-        if isinstance(found, Refusal):
-            return found
-        value = found.value
-        if value is None or isinstance(value, Identity):
-            return value or ANONYMOUS
-        return Identity(user=str(value))
+    def use_clock(self, clock: Clock) -> None:
+        """Let tokens follow ``clock``; before anybody has come."""
+        self._clock = clock
+        if self._tokens is not None:
+            self._tokens = self._tokens.on(clock)
+
+    # Tokens
 
     async def of_token(self, token: str) -> Identity:
-        """Who the bearer of a connection token is. Raises ``BadToken`` and ``TokenExpired``."""
+        """Who the bearer of a connection token is.
+
+        Raises ``BadToken``, ``TokenExpired`` (and ``TokenRevoked``, which is one) and ``KeysUnavailable``.
+        """
         if self._tokens is None:
             raise BadToken("this server takes no tokens")
         identity = await self._tokens.verify_connection(token)
         if self._revocations.is_revoked(identity):
-            raise BadToken("the token was revoked")
+            raise TokenRevoked
         return identity
 
-    def _token_of(self, connection: HTTPConnection) -> str | None:
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and token:
-            return token.strip()
-        return connection.query_params.get("token")
+    async def of_subscription(self, token: str, identity: Identity, topic: str) -> SubscriptionGrant:
+        """What a subscription token grants ``identity`` on ``topic``; raises as ``of_token`` does."""
+        if self._tokens is None:
+            raise BadToken("this server takes no tokens")
+        grant = await self._tokens.verify_subscription(token, identity, topic)
+        bearer = Identity(user=identity.user, token_id=grant.token_id, issued_at=grant.issued_at)
+        if self._revocations.is_revoked(bearer):
+            raise TokenRevoked
+        return grant
+
+    # Requests and handshakes
+
+    async def of(self, connection: HTTPConnection) -> Identity | Refusal:
+        """Who is behind a request or a handshake; a credential that is presented and bad is a refusal.
+
+        A token or a ticket is looked at once, and is then asked for its end only. The application's dependency is
+        asked once for a request, and again for each thing a WebSocket wants to do.
+        """
+        scope = _outermost(connection.scope)
+        known: _Known = scope.setdefault(_KNOWN, {}).setdefault(self, _Known())
+        async with known.lock:
+            if known.identity is not None:
+                return self._still(known.identity)
+            connection = HTTPConnection(scope)
+            found = await self._presented(connection)
+            is_lasting = found is not None or scope["type"] == "http"
+            if found is None:
+                found = await self._provided(connection)
+            if is_lasting and isinstance(found, Identity):
+                known.identity = found
+            return found
+
+    async def _presented(self, connection: HTTPConnection) -> Identity | Refusal | None:
+        """Who the token or the ticket is of; None where there is neither."""
+        query = connection.query_params
+        if self._tokens is not None:
+            given = _bearers(connection) or query.getlist("token")
+            if given:
+                return await _only(given, self._by_token)
+        if self._tokens is not None or self._has_provider:
+            # where nobody can be known nobody has a ticket of ours
+            given = query.getlist("ticket")
+            if given:
+                return await _only(given, self._by_ticket)
+        return None
+
+    async def _by_token(self, token: str) -> Identity | Refusal:
+        try:
+            return await self.of_token(token)
+        except (BadToken, TokenExpired) as error:
+            return Refusal(401, str(error), dict(_INVALID))
+        except KeysUnavailable as error:
+            return Refusal(503, str(error), {"retry-after": "10"})
+
+    async def _by_ticket(self, ticket: str) -> Identity | Refusal:
+        identity = self._tickets.redeem(ticket)
+        return Refusal(401, _VOID, dict(UNKNOWN)) if identity is None else self._still(identity)
+
+    async def _provided(self, connection: HTTPConnection) -> Identity | Refusal:
+        """Who the application says it is."""
+        if not self._has_provider:
+            return ANONYMOUS
+        found = await self._inner.call(
+            "/identity", Call(Operation(_IDENTIFY, "")), connection, what="the identity function"
+        )
+        return found if isinstance(found, Refusal) else self._read(found.value)
+
+    def _read(self, value: Any) -> Identity | Refusal:
+        now = self._clock.wall_ms() / 1000
+        if value is None or value == "" or value is ANONYMOUS:
+            return ANONYMOUS
+        if isinstance(value, str):
+            return Identity(user=value, issued_at=now)
+        if isinstance(value, Identity):
+            return self._still(value if value.issued_at is not None else replace(value, issued_at=now))
+        logger.error(
+            "the identity function returned %s: return the user's id as a str, an Identity, or None",
+            type(value).__name__,
+        )
+        return Refusal(500, "the application failed in the identity function; its log has the error")
+
+    def _still(self, identity: Identity) -> Identity | Refusal:
+        """``identity``, unless it has ended meanwhile."""
+        leeway_s = 0.0 if self._tokens is None else self._tokens.leeway_s
+        if identity.expires_at is not None and identity.expires_at <= self._clock.wall_ms() / 1000 - leeway_s:
+            return Refusal(401, "who you are has expired: come back with a new token", dict(_INVALID))
+        if self._revocations.is_revoked(identity):
+            return Refusal(401, str(TokenRevoked()), dict(_INVALID))
+        return identity
 
     async def dependency(self, connection: HTTPConnection) -> Identity:
         """For ``Depends(live.identity)``: who is asking, in topic functions, calls and any route."""
-        call = current_call()
+        call: Call | None = connection.scope.get(CALL)
         if call is not None and call.identity is not None:
             return call.identity
+        if call is not None and call.operation.name == _IDENTIFY:
+            raise RuntimeError("the identity function says who is asking, so it cannot depend on live.identity")
         found = await self.of(connection)
         if isinstance(found, Refusal):
             raise HTTPException(found.status, found.detail, headers=found.headers)
         return found
+
+
+def _check(dependant: Dependant) -> None:
+    """Refuse a function that asks for what a handshake has not. Raises ``DeclarationError``."""
+    refuse_websockets(dependant, "identity")
+    if dependant.body_params:
+        raise DeclarationError(
+            f"identity: its function, or a dependency of it, takes a body ({dependant.body_params[0].name}), and there "
+            "is none: take headers, cookies or the query"
+        )
+    for sub in dependant.dependencies:
+        _check(sub)
+
+
+def _outermost(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The scope of the request or handshake itself, where ``scope`` is that of a call of the inner app."""
+    while OUTER in scope:
+        scope = scope[OUTER]
+    return scope
+
+
+def _bearers(connection: HTTPConnection) -> list[str]:
+    """The tokens of ``Authorization: Bearer`` (RFC 6750 section 2.1); other schemes are the application's."""
+    split = [value.partition(" ") for value in connection.headers.getlist("authorization")]
+    return [token.strip() for scheme, _, token in split if scheme.lower() == "bearer"]
+
+
+async def _only(given: list[str], look: Callable[[str], Awaitable[Identity | Refusal]]) -> Identity | Refusal:
+    """Of two, what stands before us may have looked at one, and we would believe the other."""
+    if len(given) > 1:
+        return Refusal(401, "say who you are once: there are two tokens or tickets", dict(_INVALID))
+    return await look(given[0])

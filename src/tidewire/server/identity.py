@@ -13,7 +13,8 @@ class Identity:
 
     ``user``: empty for somebody unknown. ``info``: a JSON value that other members of a topic may see, or None.
     ``claims``: those of the token it came from. ``expires_at``: seconds since 1970, None: it does not expire.
-    ``token_id``: the token's own id (``jti``), by which it can be revoked.
+    ``token_id``: the token's own id (``jti``), by which it can be revoked. ``issued_at``: when it was issued, or when
+    the application said who it is (seconds since 1970; None: nobody knows).
     """
 
     user: str = ""
@@ -21,6 +22,7 @@ class Identity:
     claims: Mapping[str, Any] = field(default_factory=dict)
     expires_at: float | None = None
     token_id: str | None = None
+    issued_at: float | None = None
 
 
 ANONYMOUS = Identity()

@@ -79,6 +79,10 @@ class Call:
     invalid: Sequence[Any] = ()
 
 
+# where the inner app's scope has the call that runs, and the scope of the request or handshake that it runs for
+CALL = "tidewire.call"
+OUTER = "tidewire.outer"
+
 _current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("tidewire_call", default=None)
 
 
@@ -184,6 +188,8 @@ class Inner:
             self._app.state = outer.state
         answer = _Answer()
         scope = _inner_scope(connection, path, method, has_body=bool(body))
+        # for ``Depends(live.identity)``: not the context, which a request made in process inherits from its maker
+        scope[CALL], scope[OUTER] = call, connection.scope
         if hidden:
             given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
             scope["query_string"] = urlencode([pair for pair in given if pair[0] not in hidden]).encode()

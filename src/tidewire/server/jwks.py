@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import urllib.request
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from tidewire.clock import Clock
-from tidewire.errors import BadToken, DeclarationError
+from tidewire.errors import BadToken, DeclarationError, KeysUnavailable
+from tidewire.server.keys import Key, public_key
 from tidewire.server.origin import is_loopback
 
 logger = logging.getLogger("tidewire.server")
@@ -19,86 +21,149 @@ logger = logging.getLogger("tidewire.server")
 DOCUMENT_BYTES_MAX = 256 * 1024
 KEYS_MAX = 100
 FETCH_S = 5.0
-AGE_MAX_S = 600.0
-# an unknown key id makes us look again, but anybody can name one
-REFETCH_S = 30.0
+# from then on we look whether the keys have changed, and meanwhile go on with those we have
+AGE_GOOD_S = 600.0
+# from then on we do not: a key that its issuer has withdrawn must not be good for ever because we cannot hear of it
+AGE_MAX_S = 86_400.0
+# an unknown key id makes us look again, but anybody can name one; and a server that is down is asked in this rhythm
+REFETCH_S = 10.0
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
 
 class KeySet:
-    """The keys at ``url``. ``fetch`` gets the document; ``clock`` tells its age."""
+    """The keys at ``url``. ``clock`` tells their age, ``fetch`` gets the document. Raises ``DeclarationError``.
+
+    A document of more than ``KEYS_MAX`` keys is used up to there; one over ``DOCUMENT_BYTES_MAX`` is not used.
+    """
 
     def __init__(self, url: str, clock: Clock, fetch: Fetch | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
             raise DeclarationError("Tokens: jwks_url begins with https:// (http:// only on this machine)")
-        self._url = url
+        self.url = url
         self._clock = clock
         self._fetch = fetch or fetch_document
-        self._keys: dict[str, Any] = {}
+        self._keys: list[tuple[str | None, Key]] = []
         self._fetched_at = float("-inf")
-        # one asks, the others wait for it
-        self._lock = asyncio.Lock()
+        # also when it failed
+        self._asked_at = float("-inf")
+        # nobody has answered, or not the last time
+        self._is_down = True
+        # one fetch for all who wait for it; it goes on without them
+        self._fetching: asyncio.Task[None] | None = None
 
-    async def find(self, key_id: str | None) -> Any:
-        """The key of that id, or the only one there is. Raises ``BadToken`` where there is none."""
-        if self._clock.now() - self._fetched_at > AGE_MAX_S or self._named(key_id) is None:
-            await self._refresh()
-        key = self._named(key_id)
-        if key is None:
-            raise BadToken("the token is signed with a key that is not known here")
-        return key
+    def on(self, clock: Clock) -> KeySet:
+        """The same on another clock, with nothing fetched."""
+        return KeySet(self.url, clock, self._fetch)
 
-    def _named(self, key_id: str | None) -> Any:
-        if key_id is None:
-            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
-        return self._keys.get(key_id)
+    async def find(self, algorithm: str, key_id: str | None) -> Key:
+        """The key of that id for that algorithm; without an id the only one for the algorithm.
+
+        Raises ``BadToken`` where there is none, ``KeysUnavailable`` where that cannot be known.
+        """
+        age_s = self._clock.now() - self._fetched_at
+        if age_s > AGE_MAX_S:
+            self._keys.clear()
+        if not self._named(key_id):
+            await self._look_again()
+        elif age_s > AGE_GOOD_S:
+            self._begin_to_look()
+        named = self._named(key_id)
+        if not named and self._is_down:
+            raise KeysUnavailable
+        fitting = [key for key in named if algorithm in key.algorithms]
+        if len(fitting) != 1:
+            raise BadToken("the token does not name a key that is known here, and fits its algorithm")
+        return fitting[0]
+
+    def _named(self, key_id: str | None) -> list[Key]:
+        return [key for name, key in self._keys if key_id is None or name == key_id]
+
+    async def _look_again(self) -> None:
+        task = self._begin_to_look()
+        if task is not None:
+            # who has gone does not take it away from the others
+            await asyncio.shield(task)
+
+    def _begin_to_look(self) -> asyncio.Task[None] | None:
+        """The fetch that goes on, or begins now; None where it is too early for another one."""
+        loop, task = asyncio.get_running_loop(), self._fetching
+        if task is not None and not task.done() and task.get_loop() is loop:
+            return task
+        if self._clock.now() - self._asked_at < REFETCH_S:
+            return None
+        self._asked_at = self._clock.now()
+        self._fetching = loop.create_task(self._refresh())
+        return self._fetching
 
     async def _refresh(self) -> None:
-        async with self._lock:
-            if self._clock.now() - self._fetched_at < REFETCH_S:
-                return
-            # a failure counts: a server that is down is not asked by every caller
+        try:
+            async with asyncio.timeout(FETCH_S):
+                document = await self._fetch(self.url)
+            self._keys = read_keys(document)
+        except Exception:
+            # those of before stay good for a while: their server may be away for a moment
+            self._is_down = True
+            logger.exception("the keys of tokens could not be fetched")
+        else:
+            self._is_down = False
             self._fetched_at = self._clock.now()
-            try:
-                self._keys = _read(await self._fetch(self._url))
-            except Exception:
-                # those of before stay good: keys are seldom changed, and their server may be away for a moment
-                logger.exception("the keys of tokens could not be fetched")
 
 
-def _read(document: bytes) -> dict[str, Any]:
+def read_keys(document: bytes) -> list[tuple[str | None, Key]]:
+    """The keys of a JWK set that may verify tokens, with their ids. Raises ``ValueError`` for what is no JWK set."""
+    try:
+        found = msgspec.json.decode(document)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"the key set is not JSON: {error}") from None
+    listed = found.get("keys") if isinstance(found, dict) else None
+    if not isinstance(listed, list):
+        raise ValueError("the key set has no list of keys")
+    if len(listed) > KEYS_MAX:
+        logger.warning("the key set has %d keys, and the first %d are used", len(listed), KEYS_MAX)
+    keys = [(entry.get("kid"), _read_key(entry)) for entry in listed[:KEYS_MAX] if isinstance(entry, dict)]
+    return [(key_id, key) for key_id, key in keys if key is not None]
+
+
+def _read_key(entry: dict[str, Any]) -> Key | None:
+    """None for keys of other kinds and for other uses (RFC 7517 section 5: those are to be ignored)."""
     import jwt
 
-    listed = json.loads(document)["keys"]
-    found: dict[str, Any] = {}
-    for number, entry in enumerate(listed[:KEYS_MAX]):
-        if entry.get("kty") == "oct" or entry.get("use", "sig") != "sig":
-            # a secret has no place in a public document
-            continue
-        try:
-            found[str(entry.get("kid", number))] = jwt.PyJWK.from_dict(entry)
-        except (jwt.PyJWTError, ValueError):
-            # a kind of key that is not known here is another's to use
-            continue
-    return found
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+    if entry.get("kty") not in ("RSA", "EC", "OKP") or "d" in entry:
+        # a secret, or a private key, has no place in a public document: whoever has read it can sign
         return None
+    operations = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        return None
+    try:
+        key = public_key(jwt.PyJWK.from_dict(entry).key)
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
+        logger.warning("a key of the key set cannot be used: %s", type(error).__name__)
+        return None
+    only = entry.get("alg")
+    return key if only is None else Key(key.material, tuple(name for name in key.algorithms if name == only))
 
 
 async def fetch_document(url: str) -> bytes:
-    """GET ``url`` in a thread: no redirects, within the deadline, no more than may be. Raises what urllib raises."""
+    """GET ``url``: no redirects, nothing unpacked, not more than may be. Raises ``httpx.HTTPError``, ``ValueError``."""
+    import httpx
 
-    def fetch() -> bytes:
-        opener = urllib.request.build_opener(_NoRedirects)
-        with opener.open(url, timeout=FETCH_S) as answer:
-            data: bytes = answer.read(DOCUMENT_BYTES_MAX + 1)
-        if len(data) > DOCUMENT_BYTES_MAX:
-            raise ValueError(f"the document has more than {DOCUMENT_BYTES_MAX} bytes")
-        return data
-
-    return await asyncio.to_thread(fetch)
+    # reading the certificates of the system takes a moment, in which nobody else may have to wait
+    is_local = is_loopback(urlsplit(url).hostname)
+    verify: bool | ssl.SSLContext = False
+    if url.startswith("https:"):
+        verify = await asyncio.to_thread(httpx.create_ssl_context)
+    headers = {"accept": "application/jwk-set+json, application/json", "accept-encoding": "identity"}
+    data = b""
+    async with (
+        httpx.AsyncClient(verify=verify, timeout=FETCH_S, follow_redirects=False, trust_env=not is_local) as http,
+        http.stream("GET", url, headers=headers) as answer,
+    ):
+        if answer.status_code != 200:
+            raise ValueError(f"the answer is {answer.status_code}, not 200")
+        async for chunk in answer.aiter_raw():
+            data += chunk
+            if len(data) > DOCUMENT_BYTES_MAX:
+                raise ValueError(f"the key set has more than {DOCUMENT_BYTES_MAX} bytes")
+    return data

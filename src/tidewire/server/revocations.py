@@ -5,6 +5,7 @@ from __future__ import annotations
 from tidewire.clock import Clock
 from tidewire.errors import TooManyRevocations
 from tidewire.server.identity import Identity
+from tidewire.server.tokens import LEEWAY_MAX_S
 
 
 class Revocations:
@@ -16,7 +17,7 @@ class Revocations:
     def __init__(self, clock: Clock, *, most: int) -> None:
         self.clock = clock
         self._most = most
-        # token id -> when it is forgotten; user -> (tokens issued up to then are void, when that is forgotten)
+        # token id -> when it is forgotten; user -> (what was issued up to then is void, when that is forgotten)
         self._tokens: dict[str, float] = {}
         self._users: dict[str, tuple[float, float]] = {}
 
@@ -24,15 +25,25 @@ class Revocations:
         return len(self._tokens) + len(self._users)
 
     def revoke_token(self, token_id: str, *, for_s: float) -> None:
-        """The token with this ``jti`` is void, and that is remembered for ``for_s`` seconds."""
-        self._make_room(token_id in self._tokens)
-        self._tokens[token_id] = self._now() + for_s
+        """The token with this ``jti`` is void, and that is remembered for ``for_s`` seconds: until it expires.
 
-    def revoke_user(self, user: str, *, for_s: float) -> None:
-        """Tokens of ``user`` issued until now are void (``iat``; one without it is, too)."""
+        Raises ``TooManyRevocations``.
+        """
+        self._make_room(token_id in self._tokens)
+        self._tokens[token_id] = max(self._tokens.get(token_id, 0.0), self._end(for_s))
+
+    def revoke_user(self, user: str, *, for_s: float, before: float | None = None) -> None:
+        """What was issued to ``user`` until ``before`` (seconds since 1970; None: now) is void (``iat``).
+
+        A token that does not say when it was issued is void, too. ``iat`` has whole seconds in most tokens: one that is
+        issued in the rest of this second is void as well. Raises ``TooManyRevocations``, and ``ValueError`` for nobody.
+        """
+        if not user:
+            raise ValueError("revoke tokens of a user by the user's id: the empty id is everybody who is not known")
         self._make_room(user in self._users)
-        now = self._now()
-        self._users[user] = (now, now + for_s)
+        known_before, known_until = self._users.get(user, (0.0, 0.0))
+        before = self._now() if before is None else before
+        self._users[user] = (max(known_before, before), max(known_until, self._end(for_s)))
 
     def is_revoked(self, identity: Identity) -> bool:
         """Whether the token that said so is void."""
@@ -40,13 +51,14 @@ class Revocations:
         if identity.token_id is not None and self._tokens.get(identity.token_id, 0.0) > now:
             return True
         before, until = self._users.get(identity.user, (0.0, 0.0))
-        if until <= now:
-            return False
-        issued = identity.claims.get("iat")
-        return isinstance(issued, bool) or not isinstance(issued, int | float) or issued <= before
+        return until > now and (identity.issued_at is None or identity.issued_at <= before)
 
     def _now(self) -> float:
         return self.clock.wall_ms() / 1000
+
+    def _end(self, for_s: float) -> float:
+        # a token is good for the leeway of ``Tokens`` after its end
+        return self._now() + for_s + LEEWAY_MAX_S
 
     def _make_room(self, is_known: bool) -> None:
         if is_known or len(self) < self._most:

@@ -261,6 +261,20 @@ async def test_a_half_open_predecessor_is_cut_off() -> None:
 
 
 @opens
+async def test_the_late_word_of_a_predecessor_replaces_nobody() -> None:
+    house = await SessionHouse().start()
+    old = Caller(house, query="session=0123456789abcdef")
+    new = Caller(house, query="session=0123456789abcdef")
+    await new.connect()
+    # it was sent before, and was longer on its way
+    old.send({"connect": {}})
+    await passes(20)
+    assert old.goodbye == (4500, "replaced")
+    assert new.connection.verdict is None
+    assert await new.ask(publish={"channel": "t", "data": 1}) == {}
+
+
+@opens
 async def test_a_key_of_another_user_replaces_nobody() -> None:
     house = await SessionHouse().start()
     mine = Caller(house, identity=Identity(user="a"), query="session=0123456789abcdef")

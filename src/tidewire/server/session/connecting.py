@@ -46,7 +46,11 @@ async def connect(session: Session, request: packets.ConnectRequest, command_id:
     identity = session.identity
     info = identity.info if welcome.info is None else welcome.info
     session.info = b"" if info is None else payloads.encode_json(info)
-    session.client = session.site.sessions.name(session)
+    client = session.site.sessions.name(session)
+    if client is None:
+        session.end(codes.REPLACED)
+        return None
+    session.client = client
     topics = dict.fromkeys([*welcome.topics, *_topics_of(identity)])
     started = {topic: await _recover(session, topic, request.subs.get(topic)) for topic in topics}
     if session.is_over():

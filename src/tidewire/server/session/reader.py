@@ -116,7 +116,7 @@ class TopicEncoder:
 
 
 class SessionReader:
-    """One subscription of a session (``hub.subscription.Reader``)."""
+    """One subscription of a session (``hub.subscription.Reader``), and the source of what is said of its members."""
 
     __slots__ = (
         "_session",
@@ -205,6 +205,19 @@ class SessionReader:
             if self.is_clients:
                 self._session.reply_now(self.command_id, self.result)
             self._session.entered(self)
+
+    def pull(self) -> Batch | None:
+        """An outbox's: joins and leaves are not held back (``hub.outbox.Source``)."""
+        return None
+
+    def handed_over(self, batch: Batch) -> None:
+        """An outbox's: a join or a leave has left."""
+
+    def forget_queued(self) -> None:
+        """The client has ended it: nothing that is queued for it is wanted any more."""
+        self.outbox.discard(self)
+        if self.subscription is not None:
+            self.outbox.discard(self.subscription)
 
     def lost(self, subscription: Subscription, gap: Gap) -> None:
         """At the beginning the answer has said so; later the client is to subscribe again from where it is."""

@@ -30,7 +30,9 @@ class Sessions:
         self.clock = clock
         self._hooks = hooks
         self._grace_s = grace_s
-        self._all: dict[Session, None] = {}
+        # in which order they came
+        self._all: dict[Session, int] = {}
+        self._entered = 0
         self._by_user: dict[str, dict[Session, None]] = {}
         self._by_key: dict[tuple[str, str], Session] = {}
         # the ids of lost connections by their user and key, and what forgets them
@@ -46,18 +48,22 @@ class Sessions:
 
     def enter(self, session: Session) -> None:
         """A connection that has not said who it is."""
-        self._all[session] = None
+        self._entered += 1
+        self._all[session] = self._entered
 
-    def name(self, session: Session) -> str:
+    def name(self, session: Session) -> str | None:
         """The id of a session that connects now: that of its lost connection, if it is known to have one.
 
-        A session with a key replaces the one that has it: that one is half open, or a copy.
+        A session with a key replaces the one that has it: that one is half open, or a copy. None: it is itself the
+        older one, whose word was long on its way.
         """
         user, key = session.identity.user, session.key
         if key is not None:
-            predecessor = self._by_key.get((user, key))
-            if predecessor is not None:
-                predecessor.replace(REPLACED)
+            other = self._by_key.get((user, key))
+            if other is not None:
+                if self._all[other] > self._all[session]:
+                    return None
+                other.replace(REPLACED)
             self._by_key[user, key] = session
         self._by_user.setdefault(user, {})[session] = None
         return self._claim(user, key) or str(uuid.uuid4())

@@ -101,8 +101,8 @@ class Session:
         self._coming_bytes = 0
         self._waiting: deque[Command] = deque()
         self._worker: asyncio.Task[None] | None = None
-        # calls that go on
-        self.calls_n = 0
+        # calls that go on, by their command's id, or a stream's own
+        self.calls: dict[str | int, asyncio.Task[None]] = {}
         # these, and subscriptions that are brought up to date
         self.tasks: set[asyncio.Task[None]] = set()
         # answers that wait for others
@@ -241,12 +241,15 @@ class Session:
             answers, self._answers = self._answers, []
             self.connection.outbox.put_ahead(self.framing.batch(self.framing.codec.join(answers)))
 
-    def push(self, push: Push) -> None:
-        """Say something behind what is queued already; a client that does not take it is too slow."""
+    def push(self, push: Push, of: SessionReader | None = None) -> None:
+        """Say something behind what is queued already; a client that does not take it is too slow.
+
+        ``of``: the subscription that it belongs to, and is forgotten with where the client ends that.
+        """
         self.flush()
         batch = self.framing.push(push)
         if self.connection.outbox.has_room(batch):
-            self.connection.outbox.put(batch)
+            self.connection.outbox.put(batch, of)
         else:
             self.end(codes.SLOW, abrupt=True)
 
@@ -294,11 +297,11 @@ class Session:
 
     def told(self, topic: str, member: Member, is_joined: bool) -> None:
         """Somebody has joined a topic or left it (``hub.presence.Told``)."""
-        info = client_info(member)
+        info, reader = client_info(member), self.subscriptions.get(topic)
         if is_joined:
-            self.push(Push(channel=topic, join=packets.Join(info)))
+            self.push(Push(channel=topic, join=packets.Join(info)), reader)
         else:
-            self.push(Push(channel=topic, leave=packets.Leave(info)))
+            self.push(Push(channel=topic, leave=packets.Leave(info)), reader)
 
     def forget_subscription(self, reader: SessionReader, *, at_once: bool = True) -> bool:
         """It is no subscription of this session any more; False when it was none."""

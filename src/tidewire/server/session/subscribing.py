@@ -214,8 +214,7 @@ async def unsubscribe(
     reader = session.subscriptions.get(request.channel)
     if reader is not None:
         session.forget_subscription(reader)
-        if reader.subscription is not None:
-            session.connection.outbox.discard(reader.subscription)
+        reader.forget_queued()
     return packets.UnsubscribeResult()
 
 

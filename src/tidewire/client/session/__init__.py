@@ -1,0 +1,1 @@
+"""``tidewire.Client``: a session of many topics on one connection (Centrifuge client protocol v2)."""
