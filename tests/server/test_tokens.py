@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import random
 import sys
 import warnings
 from typing import Any
@@ -28,6 +29,7 @@ from tests.server.mint import (
 )
 from tidewire import BadToken, DeclarationError, Identity, TokenExpired, Tokens
 from tidewire.server.claims import DEPTH_MAX
+from tidewire.server.keys import Key, secret_key, verify
 from tidewire.server.tokens import TOKEN_BYTES_MAX, SubscriptionGrant
 from tidewire.testing import ManualClock
 
@@ -157,6 +159,40 @@ def test_a_key_of_one_kind_verifies_no_other() -> None:
     refuse(mint(key=private_key("ES256"), algorithm="ES256"), tokens(public_key=public_pem(private_key("ES384"))))
     refuse(mint(key=private_key("RS256"), algorithm="RS256"), tokens(public_key=public_pem(private_key("EdDSA"))))
     refuse(mint(algorithm="HS512"), tokens(algorithms=["HS256"]), saying="HS256")
+
+
+def test_a_key_verifies_what_it_is_for_whoever_asks() -> None:
+    """Also where nothing else has looked at the algorithm."""
+    key = Key(private_key("RS256").public_key(), ("RS256",))
+    token = mint(key=private_key("RS256"), algorithm="RS512")
+    for settings in ((token, key, ["RS256", "RS512"]), (mint(), secret_key(SECRET), ["RS256"])):
+        with pytest.raises(BadToken, match="not signed with"):
+            verify(*settings)
+    assert verify(mint({}), secret_key(SECRET), ["HS256", "RS256"]) == b"{}"
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "RS256", "ES256", "EdDSA"])
+def test_a_token_that_was_changed_at_random(algorithm: str) -> None:
+    rng = random.Random(algorithm)
+    key = SECRET if algorithm == "HS256" else private_key(algorithm)
+    settings = tokens(secret=SECRET) if algorithm == "HS256" else tokens(public_key=public_pem(key))
+    good = mint({"sub": "ann", "info": [1, {"a": "b"}]}, key=key, algorithm=algorithm)
+
+    async def scenario() -> int:
+        refused = 0
+        for _ in range(500):
+            at, length = rng.randrange(len(good)), rng.choice((0, 1, 1, 2, 40))
+            token = good[:at] + rng.choice(("", "A", "-", ".", "=", "{", "\0", "é", good[-30:])) + good[at + length :]
+            try:
+                identity = await settings.verify_connection(token)
+            except BadToken:
+                refused += 1
+            else:
+                # nothing was changed, or only bits that base64 does not use
+                assert identity == Identity(user="ann", info=[1, {"a": "b"}], claims=identity.claims)
+        return refused
+
+    assert asyncio.run(scenario()) > 400
 
 
 def test_a_forged_signature() -> None:

@@ -167,7 +167,10 @@ class MemoryBroker:
         if state is not None and state.end is not None:
             raise TopicFinished(topic)
         if (state is not None and state.attached) or self._is_followed(topic):
-            self._carry(topic, Message(draft.payload, draft.kind, key=draft.key, removed=draft.removed))
+            self._carry(
+                topic,
+                Message(draft.payload, draft.kind, key=draft.key, removed=draft.removed, publisher=draft.publisher),
+            )
         return Published(None)
 
     def _append(self, topic: str, state: _Topic, draft: Draft) -> int:
@@ -183,7 +186,15 @@ class MemoryBroker:
 
     def _append_one(self, topic: str, state: _Topic, draft: Draft) -> int:
         state.top += 1
-        message = Message(draft.payload, draft.kind, state.epoch, state.top, draft.key, draft.removed)
+        message = Message(
+            draft.payload,
+            draft.kind,
+            state.epoch,
+            state.top,
+            draft.key,
+            draft.removed,
+            publisher=draft.publisher,
+        )
         state.overflow = state.history.append(message, state.touched_at)
         if state.overflow and not state.warned:
             state.warned = True

@@ -61,7 +61,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
 
     ``payload`` is encoded already; ``key`` is set on keyed ``Latest`` topics; ``removed`` marks the
     word that a key is gone; ``id`` makes the publish idempotent within the broker's window. ``more`` are the
-    messages that follow the first in the same step; ``terms`` what is asked for.
+    messages that follow the first in the same step; ``terms`` what is asked for. ``publisher`` says which client
+    publishes (``Message.publisher``).
     """
 
     payload: bytes
@@ -71,6 +72,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     id: str | None = None
     more: tuple[bytes, ...] = ()
     terms: Terms | None = None
+    publisher: bytes = b""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -86,6 +88,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """A value that the topic function returned: the state at this position, not something published."""
     topic: str = ""
     """On its way to readers of a pattern: which topic it is of. Empty elsewhere."""
+    publisher: bytes = b""
+    """The connection that has published it, as JSON for who asks in sessions; empty where the application did."""
 
 
 class End(msgspec.Struct, frozen=True, gc=False):

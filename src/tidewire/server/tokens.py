@@ -77,7 +77,7 @@ class Tokens:
         _need_jwt()
         source = self._make_source()
         possible = source.algorithms if isinstance(source, Key) else PUBLIC
-        if isinstance(self.algorithms, str) or not set(self.algorithms) <= set(possible):
+        if not set(self.algorithms) <= set(possible):
             raise DeclarationError(f"Tokens: with this kind of key algorithms is a list of {', '.join(possible)}")
         if not 0 <= self.leeway_s <= LEEWAY_MAX_S:
             raise DeclarationError(f"Tokens: leeway_s is between 0 and {LEEWAY_MAX_S:g} seconds: set the clocks right")

@@ -9,7 +9,7 @@ Each check takes a ``BrokerBench``, which a broker's own tests make. With pytest
 
 from __future__ import annotations
 
-from tidewire.brokers.base import Retention
+from tidewire.brokers.base import PatternBroker, Retention
 from tidewire.errors import TopicFinished
 from tidewire.protocol.message import Draft, End, Kind, Message
 from tidewire.protocol.position import NOW, START, Position, parse_position
@@ -246,6 +246,46 @@ async def check_epochs_of_one_broker_have_one_length_and_ascend(bench: BrokerBen
     assert len({len(epoch) for epoch in epochs}) == 1
     assert epochs == sorted(epochs)
     assert len(set(epochs)) == len(epochs)
+
+
+async def check_who_published_is_carried_and_kept(bench: BrokerBench) -> None:
+    await bench.broker.attach("t", LOG)
+    await bench.broker.attach("s", NOTHING)
+    for topic, retention in (("t", LOG), ("s", NOTHING)):
+        await bench.publish(topic, "of a client", retention, publisher=b'{"client":"c"}')
+        await bench.publish(topic, "of the application", retention)
+    await bench.settle()
+    expected = [b'{"client":"c"}', b""]
+    for topic in ("t", "s"):
+        delivered = [e for name, e in bench.delivered if name == topic and isinstance(e, Message)]
+        assert [e.publisher for e in delivered] == expected
+    history = await bench.broker.history("t", START, 10)
+    assert history is not None
+    assert [m.publisher for m in history.messages] == expected
+
+
+async def check_patterns_carry_what_matches_once(bench: BrokerBench) -> None:
+    """Only for brokers that have the power (``PatternBroker``)."""
+    broker = bench.broker
+    if not isinstance(broker, PatternBroker):
+        return
+    await broker.attach_pattern("a/*")
+    await broker.attach_pattern("a/**")
+    await broker.attach("a/1", LOG)
+    for topic in ("a/1", "a/2", "a/2/deep", "b/1"):
+        await bench.publish(topic, topic)
+    await bench.publish("a/3", "signal", NOTHING)
+    await bench.settle()
+    assert [name for name, _ in bench.delivered] == ["a/1", "a/2", "a/2/deep", "a/3"]
+    assert sorted(await broker.topics("a/*")) == ["a/1", "a/2"]
+    await broker.detach_pattern("a/**")
+    await bench.publish("a/2/deep", "no more")
+    await bench.publish("a/2", "still")
+    await broker.detach_pattern("a/*")
+    await bench.publish("a/2", "no more")
+    await bench.publish("a/1", "by itself")
+    await bench.settle()
+    assert [e.payload.decode() for _, e in bench.delivered[4:] if isinstance(e, Message)] == ["still", "by itself"]
 
 
 BROKER_CONTRACT: tuple[Check, ...] = (

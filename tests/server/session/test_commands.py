@@ -9,6 +9,7 @@ import pytest
 from tests.server.session.fakes import Caller, SessionHouse, opens, passes, until
 from tidewire import Deny, Latest, Log, Operation, Signal
 from tidewire.protocol.message import Kind
+from tidewire.server.identity import Identity
 
 both = pytest.mark.parametrize("codec", ["json", "protobuf"])
 
@@ -328,3 +329,22 @@ async def test_what_is_not_spoken_is_refused() -> None:
     result = await caller.ask(subscribe={"channel": "t", "delta": "fossil", "flag": 1})
     assert "delta" not in result
     assert "id" not in result
+
+
+@both
+@opens
+async def test_a_publication_says_which_client_it_is_from(codec: str) -> None:
+    house = await SessionHouse().start()
+    ann = await enter(house, codec=codec, identity=Identity(user="ann", info={"name": "Ann"}))
+    bob = await enter(house, codec=codec)
+    await bob.ask(subscribe={"channel": "t"})
+    await ann.ask(publish={"channel": "t", "data": 1})
+    await house.publish_json("t", 2)
+    await passes()
+    first, second = [push.pub for push in bob.pushes if push.pub is not None]
+    assert first.info is not None
+    assert (first.info.user, first.info.client) == ("ann", ann.session.client)
+    assert bytes(first.info.conn_info) == b'{"name":"Ann"}'
+    assert second.info is None, "the application's own"
+    history = await bob.ask(history={"channel": "t", "limit": 5})
+    assert [one.get("info", {}).get("user") for one in history["publications"]] == ["ann", None]

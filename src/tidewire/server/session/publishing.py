@@ -13,6 +13,7 @@ from tidewire.server.hooks import MESSAGE
 from tidewire.server.inner import Operation
 from tidewire.server.publisher import decode
 from tidewire.server.session.asking import ask, decode_data, find
+from tidewire.server.session.reader import publisher_of
 from tidewire.server.session.session import Refused, Session
 
 
@@ -28,6 +29,7 @@ async def publish(session: Session, request: packets.PublishRequest, command_id:
         kind, data = payload_of(session, declaration, bytes(request.data))
         draft = site.publisher.draft_bytes(declaration, kind, data)
         await ask(session, declaration, Operation("publish", request.channel, data=decode(kind, data)))
+        draft = msgspec.structs.replace(draft, publisher=publisher_of(session))
         await site.publisher.publish_draft(request.channel, declaration, draft)
     except TooLarge as error:
         raise Refused(codes.LIMIT_EXCEEDED, str(error)) from None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tidewire.server.session.session import Session
 
 _json = msgspec.json.Encoder()
+_who = msgspec.json.Decoder(packets.ClientInfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,11 @@ def publication(message: Message, codec: Codec) -> Publication:
         tags |= {"removed": "true", "key": message.key or ""}
     if message.snapshot:
         tags["snapshot"] = "true"
+    info = _who.decode(message.publisher) if message.publisher else None
     if message.topic:
         # a pattern's: the position is the topic's, and means nothing here
-        return Publication(data=msgspec.Raw(data), channel=message.topic, tags=tags)
-    return Publication(data=msgspec.Raw(data), offset=message.offset, tags=tags)
+        return Publication(data=msgspec.Raw(data), info=info, channel=message.topic, tags=tags)
+    return Publication(data=msgspec.Raw(data), info=info, offset=message.offset, tags=tags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class TopicEncoder:
 
     def _write_json(self, message: Message) -> bytes:
         """The usual case by hand: it is what a fan-out costs."""
-        if message.kind is not Kind.JSON or message.removed or message.snapshot or message.topic:
+        if message.kind is not Kind.JSON or message.removed or message.snapshot or message.topic or message.publisher:
             return self._write(message)
         head = b'{"push":{"channel":"%s","pub":{"data":%s' % (self.topic.encode(), message.payload)
         return head + (b',"offset":%d}}}' % message.offset if message.offset else b"}}}")
@@ -232,6 +234,11 @@ class SessionReader:
         """The connection is too slow, or the server stops."""
         code = codes.SESSION_SHUTDOWN if why is Eviction.SHUTDOWN else codes.SLOW
         self._session.end(code, abrupt=why is not Eviction.SHUTDOWN)
+
+
+def publisher_of(session: Session) -> bytes:
+    """Who publishes, as it stands in ``Message.publisher``."""
+    return _json.encode(client_info(Member(session.client, session.identity.user, session.info)))
 
 
 def client_info(member: Member) -> packets.ClientInfo:
