@@ -277,7 +277,8 @@ class Live:
         """Make tokens void: one by its id (``jti``), or all of ``user`` that were issued until now (``iat``).
 
         That is remembered for ``for_s`` seconds: as long as such tokens live. Sessions that came with one are ended at
-        once; returns how many. Raises ``TooManyRevocations``.
+        once, and may come back with a new one; returns how many. Raises ``TooManyRevocations``, and ``ValueError`` for
+        an empty ``user``.
         """
         if token_id is not None:
             self._site.revocations.revoke_token(token_id, for_s=for_s)

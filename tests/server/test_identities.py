@@ -266,6 +266,7 @@ class Counted:
 
     async def __call__(self) -> str:
         self.asked += 1
+        await asyncio.sleep(0)
         return "ann"
 
 
@@ -329,8 +330,7 @@ def test_the_application_is_asked_once_for_a_request_and_again_for_a_websocket()
 
         porch = Porch(provide)
         request, socket = arriving(kind="http"), arriving()
-        for _ in range(3):
-            await porch.identities.of(request)
+        await asyncio.gather(*(porch.identities.of(request) for _ in range(3)))
         assert provider.asked == 1
         for _ in range(3):
             await porch.identities.of(socket)

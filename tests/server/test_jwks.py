@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import gzip
 import json
 import logging
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import jwt
 import pytest
 
 from tests.server.desk import let_time_pass, passes, play, until
@@ -117,11 +119,13 @@ def test_a_token_with_another_algorithm_fetches_nothing(monkeypatch: pytest.Monk
 def test_keys_that_verify_no_tokens(caplog: pytest.LogCaptureFixture) -> None:
     rsa = private_key("RS256")
     secret = {"kty": "oct", "k": base64.urlsafe_b64encode(SECRET.encode()).decode(), "kid": "a"}
-    private = json.loads(json.dumps(public_jwk(rsa, "b"))) | {"d": "AQAB"}
+    private = jwt.get_algorithm_by_name("RS256").to_jwk(rsa, as_dict=True)
+    assert "d" in private
     for entry in (
         secret,
         secret | {"alg": "HS256"},
         private,
+        private | {"key_ops": ["verify"]},
         public_jwk(rsa, "c", use="enc"),
         public_jwk(rsa, "d", key_ops=["encrypt"]),
         public_jwk(rsa, "d", key_ops="verify"),
@@ -147,8 +151,6 @@ def test_keys_that_verify_no_tokens(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def _curve(algorithm: str) -> dict[str, Any]:
-    import jwt
-
     return jwt.get_algorithm_by_name(algorithm).to_jwk(private_key(algorithm).public_key(), as_dict=True)
 
 
@@ -212,6 +214,18 @@ def test_keys_are_looked_at_again_in_time_and_nobody_waits_for_it() -> None:
         await passes(5)
         with pytest.raises(BadToken):
             await keys.find("RS256", "old")
+
+    play(scenario)
+
+
+def test_the_age_of_keys_is_told_by_the_clock_of_the_house(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        issuer, clock = Issuer(public_jwk(OLD, "old")), ManualClock(now=7.0)
+        tokens = settings_for(issuer, monkeypatch).on(clock)
+        await tokens.verify_connection(signed(OLD, kid="old"))
+        clock.advance(AGE_GOOD_S + 1)
+        await tokens.verify_connection(signed(OLD, kid="old"))
+        await until(lambda: len(issuer.asked) == 2)
 
     play(scenario)
 
@@ -325,6 +339,8 @@ def test_a_fetch_of_an_event_loop_that_has_ended_is_not_waited_for() -> None:
     loop.run_until_complete(begin())
     loop.close()
     asyncio.run(come_again())
+    # what asyncio says of the fetch that never ended belongs to this test
+    gc.collect()
 
 
 # The fetch itself
@@ -362,7 +378,12 @@ def ok(body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def test_keys_come_from_a_server() -> None:
+def test_keys_come_from_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    # what is on this machine is not asked for through a proxy
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
     async def scenario() -> None:
         async with serving(ok(key_set(public_jwk(OLD, "old")))) as (url, requests):
             tokens = Tokens(jwks_url=url)

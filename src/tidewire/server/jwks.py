@@ -130,13 +130,11 @@ def _read_key(entry: dict[str, Any]) -> Key | None:
     """None for keys of other kinds and for other uses (RFC 7517 section 5: those are to be ignored)."""
     import jwt
 
-    if entry.get("kty") not in ("RSA", "EC", "OKP") or "d" in entry:
-        # a secret, or a private key, has no place in a public document: whoever has read it can sign
-        return None
     operations = entry.get("key_ops", ["verify"])
     if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None
     try:
+        # a secret, or a private key, has no place in a public document: whoever has read it can sign
         key = public_key(jwt.PyJWK.from_dict(entry).key)
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
         logger.warning("a key of the key set cannot be used: %s", type(error).__name__)

@@ -102,11 +102,13 @@ def verify(token: str, key: Key, algorithms: Collection[str]) -> bytes:
     import jwt
 
     allowed = [name for name in key.algorithms if name in algorithms]
+    if not allowed:
+        raise BadToken("the token is not signed with what its key is for")
     try:
         with _quiet(key):
             payload: bytes = _verifier().decode_complete(token, key.material, algorithms=allowed)["payload"]
     except jwt.InvalidAlgorithmError:
-        raise BadToken(f"the token is not signed with {' or '.join(allowed) or 'what its key is for'}") from None
+        raise BadToken(f"the token is not signed with {' or '.join(allowed)}") from None
     except jwt.PyJWTError:
         raise BadToken("the token cannot be trusted: its signature is not right") from None
     return payload

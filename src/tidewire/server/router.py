@@ -65,6 +65,7 @@ def make_router(site: Site, lifespan: Lifespan) -> APIRouter:
 
     add("/-/health", health, "GET")
     add("/-/ticket", ticket, "POST")
+    add("/-/ticket", preflight, "OPTIONS")
     add("/-/client/{name}", asset, "GET")
     add("/-/stream", many.get, "GET")
     add("/-/{rest:path}", own_urls, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

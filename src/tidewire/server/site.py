@@ -91,6 +91,8 @@ class Site:
         self.wheel = Wheel(clock)
         self.sessions.clock = self.presence.clock = clock
         self.tickets.clock = self.revocations.clock = clock
+        if self.identities is not None:
+            self.identities.use_clock(clock)
 
     async def identify(self, connection: HTTPConnection) -> Identity | Refusal:
         """Who the caller of an upgrade is, as far as it says."""

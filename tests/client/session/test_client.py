@@ -620,3 +620,23 @@ def test_a_callback_may_ask_for_something() -> None:
                 await begun[0]
 
     run(main())
+
+
+def test_what_a_callback_does_is_told_after_what_came_before_it() -> None:
+    async def main() -> None:
+        async with connected() as (client, line, _):
+            told: list[str] = []
+
+            def leave_second(state: Any) -> None:
+                if state.name == "subscribed":
+                    client._shell.leave(second._begin())
+
+            first = client.subscribe("a", on_state=leave_second)
+            second = client.subscribe("b", on_state=lambda state: told.append(state.name))
+            entering = [asyncio.ensure_future(one.__aenter__()) for one in (first, second)]
+            commands = [await line.take(), await line.take()]
+            line.say(*(packets.Reply(id=one.id, subscribe=subscribed()) for one in commands))
+            await asyncio.gather(*entering)
+            assert told == ["subscribed", "unsubscribed"]
+
+    run(main())

@@ -385,6 +385,22 @@ def test_a_mirror_stays_current_over_cuts_and_restarts() -> None:
     run(main())
 
 
+def test_a_mirror_of_a_pattern_is_by_topic() -> None:
+    async def main() -> None:
+        live = make_live()
+
+        @live.topic("quotes/{symbol}", policy=Latest(), patterns=True)
+        async def quotes(symbol: str | None = None) -> None: ...
+
+        async with serving(live) as url, Client(url) as client, client.mirror("quotes/*") as values:
+            for symbol, price in (("A", 1), ("B", 2), ("A", 3)):
+                await live.publish(f"quotes/{symbol}", price)
+            await values.until(lambda values: values.get("quotes/A") == 3)
+            assert dict(values) == {"quotes/A": 3, "quotes/B": 2}
+
+    run(main())
+
+
 # Consumers and ends
 
 

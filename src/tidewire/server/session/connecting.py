@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import msgspec
 
-from tidewire.errors import BadToken, TokenExpired, TooManyTopics, UnknownTopic
+from tidewire.errors import BadToken, KeysUnavailable, TokenExpired, TooManyTopics, UnknownTopic
 from tidewire.hub.subscription import Subscription
 from tidewire.protocol import codes, packets
 from tidewire.protocol import payload as payloads
@@ -75,6 +75,8 @@ async def _identify(session: Session, token: str) -> Identity:
         raise Refused(codes.UNAUTHORIZED, "this server takes no tokens")
     try:
         return await identities.of_token(token)
+    except KeysUnavailable as error:
+        raise Refused(codes.INTERNAL, str(error)) from None
     except TokenExpired as error:
         raise Refused(codes.TOKEN_EXPIRED, str(error)) from None
     except BadToken as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from tidewire.clock import Clock, Timer
-from tidewire.protocol.codes import INVALID_TOKEN, REPLACED, UNSUBSCRIBED, Code
+from tidewire.protocol.codes import EXPIRED, REPLACED, UNSUBSCRIBED, Code
 from tidewire.protocol.packets import Message, Push
 from tidewire.protocol.payload import encode_json
 from tidewire.server.hooks import DISCONNECT, Hooks
@@ -131,7 +131,7 @@ class Sessions:
         """End every session whose token is void; returns how many there were."""
         sessions = [session for session in self if session.is_connected and is_revoked(session.identity)]
         for session in sessions:
-            session.end(INVALID_TOKEN, "the token was revoked")
+            session.end(EXPIRED, "the token was revoked")
         return len(sessions)
 
     def unsubscribe(self, user: str, topic: str) -> int:

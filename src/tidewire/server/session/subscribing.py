@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from tidewire.errors import BadToken, NotCarried, TokenExpired, TooManyTopics
+from tidewire.errors import BadToken, KeysUnavailable, NotCarried, TokenExpired, TooManyTopics
 from tidewire.hub.policy import Latest
 from tidewire.hub.subscription import Subscription
 from tidewire.protocol import codes, packets
@@ -143,13 +143,15 @@ def _rate_of(declaration: Declaration, data: Any) -> float | None:
 
 
 async def _check_subscription_token(session: Session, token: str, topic: str) -> SubscriptionGrant | None:
-    tokens = session.site.tokens
+    identities = session.site.identities
     if not token:
         return None
-    if tokens is None:
+    if identities is None or session.site.tokens is None:
         raise Refused(codes.PERMISSION_DENIED, "this server takes no tokens: it asks the topic's function only")
     try:
-        return await tokens.verify_subscription(token, session.identity, topic)
+        return await identities.of_subscription(token, session.identity, topic)
+    except KeysUnavailable as error:
+        raise Refused(codes.INTERNAL, str(error)) from None
     except TokenExpired as error:
         raise Refused(codes.TOKEN_EXPIRED, str(error)) from None
     except BadToken as error:
