@@ -15,7 +15,10 @@ import msgspec
 
 from tidewire.errors import BadPacket
 from tidewire.protocol import protobuf
-from tidewire.protocol.packets import Command, Reply
+from tidewire.protocol.packets import Command, Publication, Reply
+
+# the field of a subscribe result
+_PUBLICATIONS: Final = 7
 
 
 class Codec(Protocol):
@@ -37,6 +40,9 @@ class Codec(Protocol):
 
     def join(self, packets: Sequence[bytes]) -> bytes:
         """The payload of one frame."""
+
+    def prepare(self, publications: Sequence[Publication]) -> Any:
+        """The publications of a subscribe result, written already: many clients miss the same ones."""
 
 
 class JsonCodec:
@@ -66,6 +72,10 @@ class JsonCodec:
     def join(self, packets: Sequence[bytes]) -> bytes:
         """See ``Codec``."""
         return b"\n".join(packets)
+
+    def prepare(self, publications: Sequence[Publication]) -> Any:
+        """See ``Codec``."""
+        return msgspec.Raw(self._encoder.encode(publications))
 
 
 def _read_lines(decoder: msgspec.json.Decoder[Any], frame: str | bytes) -> Iterator[Any]:
@@ -107,6 +117,10 @@ class ProtobufCodec:
     def join(self, packets: Sequence[bytes]) -> bytes:
         """See ``Codec``."""
         return b"".join(packets)
+
+    def prepare(self, publications: Sequence[Publication]) -> Any:
+        """See ``Codec``. The number is that of the field of a subscribe result."""
+        return msgspec.Raw(protobuf.encode_list(_PUBLICATIONS, publications))
 
 
 def _binary(frame: str | bytes) -> bytes:

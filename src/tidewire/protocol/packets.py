@@ -33,8 +33,8 @@ Int32: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, extra={"kind":
 Int64: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1, extra={"kind": "int64"})]
 
 
-class Packet(Struct, omit_defaults=True):
-    """What all are: a field at its default is not sent."""
+class Packet(Struct, omit_defaults=True, gc=False):
+    """What all are: a field at its default is not sent. None is part of a cycle, and crowds of them come and go."""
 
 
 # What a client asks for
@@ -237,7 +237,7 @@ class SubscribeResult(Packet):
     ttl: Annotated[UInt32, _at(2)] = 0
     recoverable: Annotated[bool, _at(3)] = False
     epoch: Annotated[str, _at(6)] = ""
-    # ascending
+    # ascending; as a server writes them they may be prepared (``Codec.prepare``)
     publications: Annotated[list[Publication], _at(7)] = field(default_factory=list)
     recovered: Annotated[bool, _at(8)] = False
     # where ``publications`` begin; without any: the channel's present position

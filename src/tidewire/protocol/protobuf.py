@@ -7,7 +7,7 @@ ones of another wire type; a message that comes twice is merged; groups, which p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -98,12 +98,18 @@ def encode(packet: Packet) -> bytes:
             for key, element in value.items():
                 entry = _said(1, "str", key) + _said(2, one.kind, element)
                 out += _tag(one.number, _LENGTH) + write_varint(len(entry)) + entry
+        elif isinstance(value, Raw) and one.shape == "list":
+            out += bytes(value)
         elif one.shape == "list":
-            for element in value:
-                out += _said(one.number, one.kind, element)
+            out += encode_list(one.number, value)
         elif value is not None and (one.kind == "packet" or _is_something(value)):
             out += _said(one.number, one.kind, value)
     return bytes(out)
+
+
+def encode_list(number: int, packets: Iterable[Packet]) -> bytes:
+    """A field of packets, each with its tag."""
+    return b"".join(_said(number, "packet", one) for one in packets)
 
 
 def encode_delimited(packet: Packet) -> bytes:

@@ -31,6 +31,7 @@ from tidewire.server.origin import OriginRule, is_loopback
 from tidewire.server.publisher import Publisher
 from tidewire.server.pump import Pump
 from tidewire.server.revocations import Revocations
+from tidewire.server.session.reader import Pages
 from tidewire.server.session.registry import Sessions
 from tidewire.server.tickets import Tickets
 from tidewire.wire.wheel import Wheel
@@ -65,6 +66,7 @@ class Site:
     sessions: Sessions = field(init=False)
     presence: Presence = field(init=False)
     hooks: Hooks = field(init=False)
+    pages: Pages = field(init=False)
     calls: Calls = field(init=False)
     tickets: Tickets = field(init=False)
     revocations: Revocations = field(init=False)
@@ -79,6 +81,7 @@ class Site:
     def __post_init__(self) -> None:
         clock, grace_s = self.hub.clock, self.limits.presence_grace_s
         self.wheel = Wheel(clock)
+        self.pages = Pages()
         self.hooks = Hooks(self.gate.inner)
         self.calls = Calls(self.gate.inner, self.limits)
         self.sessions = Sessions(clock, self.hooks, grace_s=grace_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,30 @@ class TopicEncoder:
         return head + (b',"offset":%d}}}' % message.offset if message.offset else b"}}}")
 
 
+class Pages:
+    """Pages of history as sessions say them, written once for all who have missed the same. Full: the oldest go."""
+
+    _BYTES_MAX = 8 * 1024 * 1024
+    _PAGES_MAX = 1000
+
+    def __init__(self) -> None:
+        self._pages: OrderedDict[tuple[Any, ...], msgspec.Raw] = OrderedDict()
+        self._bytes = 0
+
+    def prepare(self, encoder: TopicEncoder, page: Sequence[Message]) -> Any:
+        """The publications of ``page``, which follow one another in the history of the encoder's topic."""
+        codec = encoder.framing.codec
+        name = (codec.name, encoder.topic, page[0].epoch, page[0].offset, page[-1].offset)
+        found = self._pages.get(name)
+        if found is None:
+            found = self._pages[name] = codec.prepare([publication(message, codec) for message in page])
+            self._bytes += len(bytes(found))
+            while self._bytes > self._BYTES_MAX or len(self._pages) > self._PAGES_MAX:
+                _, oldest = self._pages.popitem(last=False)
+                self._bytes -= len(bytes(oldest))
+        return found
+
+
 class SessionReader:
     """One subscription of a session (``hub.subscription.Reader``), and the source of what is said of its members."""
 
@@ -192,10 +217,9 @@ class SessionReader:
         if self.was_recovering and not how.recovered and self.reject_unrecovered:
             self._answer(is_taken=False)
             return True
-        codec = self._session.framing.codec
         is_said = result.recovered and bool(how.page)
         if is_said:
-            result.publications = [publication(message, codec) for message in how.page]
+            result.publications = self._session.site.pages.prepare(self.encode, how.page)
         self._answer(is_taken=True)
         return is_said
 
