@@ -273,6 +273,23 @@ async def test_a_refused_connect_is_the_end() -> None:
 
 
 @opens
+async def test_a_denied_connect_is_closed() -> None:
+    house = SessionHouse()
+
+    async def nobody() -> None:
+        from tidewire import Deny
+
+        raise Deny("not today")
+
+    house.site.hooks.declare("connect", nobody)
+    await house.start()
+    caller = Caller(house)
+    caller.send({"connect": {}})
+    await passes(20)
+    assert caller.goodbye == (3507, "not today")
+
+
+@opens
 async def test_what_fails_in_a_command_is_no_end() -> None:
     house = SessionHouse()
 

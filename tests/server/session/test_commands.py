@@ -348,3 +348,61 @@ async def test_a_publication_says_which_client_it_is_from(codec: str) -> None:
     assert second.info is None, "the application's own"
     history = await bob.ask(history={"channel": "t", "limit": 5})
     assert [one.get("info", {}).get("user") for one in history["publications"]] == ["ann", None]
+
+
+@opens
+async def test_who_has_a_part_of_a_state_does_not_stand_at_its_position() -> None:
+    async def state() -> list[dict[str, Any]]:
+        return [{"k": "a", "v": 1}, {"k": "b", "v": 2}]
+
+    house = SessionHouse()
+    house.declare("prices", state, policy=Latest(key="k"))
+    await house.start()
+    await house.publish_json("prices", {"k": "c", "v": 3})
+    caller = await enter(house)
+    result = await caller.ask(subscribe={"channel": "prices"})
+    await passes()
+    assert result.get("offset", 0) == 0
+    assert result.get("positioned", False) is False
+    assert [push.pub.offset for push in caller.pushes if push.pub is not None] == [0, 0]
+    # cut in between: the whole state again, and not called recovered
+    again = await enter(house)
+    asked = {"channel": "prices", "recover": True, "epoch": result["epoch"], "offset": 0}
+    assert (await again.ask(subscribe=asked)).get("recovered", False) is False
+    await passes()
+    assert again.told("prices") == [{"k": "a", "v": 1}, {"k": "b", "v": 2}]
+    # what changes afterwards moves it
+    await house.publish_json("prices", {"k": "a", "v": 9})
+    await passes()
+    last = max(push.pub.offset for push in again.pushes if push.pub is not None)
+    third = await enter(house)
+    result = await third.ask(subscribe={**asked, "offset": last})
+    assert result["recovered"] is True
+    await passes()
+    assert third.told("prices") == []
+
+
+@opens
+async def test_one_answer_holds_so_many_bytes() -> None:
+    house = await SessionHouse(message_bytes_max=1000).start()
+    await house.publish_json("t", *("x" * 300 for _ in range(10)))
+    caller = await enter(house)
+    first = await caller.ask(history={"channel": "t", "limit": -1})
+    assert [one["offset"] for one in first["publications"]] == [1, 2, 3]
+    assert first["offset"] == 10
+    rest = await caller.ask(history={"channel": "t", "limit": -1, "since": {"offset": 3, "epoch": first["epoch"]}})
+    assert [one["offset"] for one in rest["publications"]] == [4, 5, 6]
+    back = await caller.ask(history={"channel": "t", "limit": -1, "reverse": True})
+    assert [one["offset"] for one in back["publications"]] == [10, 9, 8]
+
+
+@opens
+async def test_protobuf_is_told_what_is_no_json() -> None:
+    house = await SessionHouse().start()
+    caller = await enter(house, codec="protobuf")
+    await caller.ask(subscribe={"channel": "t"})
+    await house.publish("42", b"\x00")
+    await house.publish_json("t", 42)
+    await passes()
+    tags = [push.pub.tags for push in caller.pushes if push.pub is not None]
+    assert tags == [{"encoding": "text"}, {"encoding": "bytes"}, {}]

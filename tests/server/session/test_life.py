@@ -180,6 +180,30 @@ async def test_a_shutdown_says_come_back() -> None:
     house.check_empty()
 
 
+@opens
+async def test_the_word_of_an_end_does_not_come_after_a_new_beginning() -> None:
+    house = await SessionHouse().start()
+    caller = await enter(house, identity=Identity(user="a"), high_water=1)
+    await caller.ask(subscribe={"channel": "t"})
+    caller.transport.stall()
+    for n in range(5):
+        await house.publish_json("t", "." * 300 + str(n))
+        await passes()
+    assert house.site.sessions.unsubscribe("a", "t") == 1
+    # the client does not know yet, and its own words are on their way
+    caller.send({"unsubscribe": {"channel": "t"}}, {"subscribe": {"channel": "t"}})
+    await passes(20)
+    caller.transport.unstall()
+    await passes(20)
+    await house.publish_json("t", "live")
+    await passes()
+    order = [packet for packet in caller.packets if packet.unsubscribe or packet.subscribe or packet.push]
+    at = max(index for index, packet in enumerate(order) if packet.subscribe is not None)
+    assert all(packet.push is None or packet.push.unsubscribe is None for packet in order[at:])
+    assert caller.told("t")[-1] == "live"
+    assert caller.session.dropped == {}
+
+
 # Coming and going
 
 
@@ -294,13 +318,26 @@ async def test_a_key_of_another_user_replaces_nobody() -> None:
 async def test_a_flood_is_told() -> None:
     house = await SessionHouse(session_burst_max=100, session_commands_per_s=10).start()
     caller = await enter(house)
-    caller.send(*({"history": {"channel": "t"}} for _ in range(99)))
-    await passes(300)
-    assert caller.goodbye is None
-    house.clock.advance(1)
-    caller.send(*({"history": {"channel": "t"}} for _ in range(11)))
-    await passes(300)
+    caller.send(*({"history": {"channel": "t"}} for _ in range(201)))
+    await passes(10)
     assert caller.goodbye == (3013, "too many requests")
+
+
+@opens
+async def test_who_is_in_a_hurry_is_slowed_down() -> None:
+    house = await SessionHouse(session_burst_max=100, session_commands_per_s=10).start()
+    caller = await enter(house)
+    ids = caller.send(*({"history": {"channel": "t"}} for _ in range(149)))
+    await until(lambda: caller.reply_of(ids[-1]) is not None)
+    await passes()
+    assert caller.transport.is_paused, "fifty were taken in advance"
+    house.clock.advance(4.9)
+    await passes()
+    assert caller.transport.is_paused
+    house.clock.advance(0.2)
+    await passes()
+    assert not caller.transport.is_paused
+    assert caller.goodbye is None
 
 
 @opens

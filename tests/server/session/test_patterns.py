@@ -53,6 +53,7 @@ async def test_messages_say_their_topic(codec: str, pattern: str) -> None:
     await passes()
     assert heard(caller, pattern) == [("quotes/A", 1), ("quotes/B", 2)]
     assert all(push.pub.offset == 0 for push in caller.pushes if push.pub is not None)
+    assert [push.pub.tags["topic"] for push in caller.pushes if push.pub is not None] == ["quotes/A", "quotes/B"]
     assert await caller.ask(unsubscribe={"channel": pattern}) == {}
     await house.publish_json("quotes/A", 3)
     await passes()

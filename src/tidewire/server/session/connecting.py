@@ -87,6 +87,8 @@ async def _identify(session: Session, token: str) -> Identity:
 async def _welcome(session: Session, request: packets.ConnectRequest) -> Welcome:
     admission = await session.site.hooks.run(CONNECT, session.http, session.identity, decode_data(request.data))
     if isinstance(admission, Refusal):
+        if admission.status == 403:
+            session.end(codes.SESSION_DENIED, admission.sentence)
         raise refused(admission)
     value = admission.value
     return value if isinstance(value, Welcome) else Welcome(data=value)
@@ -180,7 +182,8 @@ async def _recover(session: Session, topic: str, request: SubscribeRequest | Non
         return _Begun(topic, declaration, result, NOW if noted is None else noted)
     result.recovered, result.epoch, result.offset = True, history.start.epoch, history.start.offset
     last = history.messages[-1].offset if history.messages else history.start.offset
-    if last < history.top.offset:
+    size = sum(len(message.payload) for message in history.messages)
+    if last < history.top.offset or size > site.limits.outbox_bytes_max // 2:
         # a long past follows as pushes
         return _Begun(topic, declaration, result, history.start)
     result.publications = [publication(message, session.framing.codec) for message in history.messages]

@@ -53,9 +53,20 @@ async def history(session: Session, request: packets.HistoryRequest, command_id:
     if found is None:
         return packets.HistoryResult()
     messages, top = found
+    messages = within(messages, session.site.limits.message_bytes_max)
     codec = session.framing.codec
     values = [publication(message, codec) for message in messages]
     return packets.HistoryResult(publications=values, epoch=top.epoch, offset=top.offset)
+
+
+def within(messages: list[Message], bytes_max: int) -> list[Message]:
+    """As many of the first messages as one frame may hold, and one at least; who wants more asks on."""
+    size = 0
+    for index, message in enumerate(messages):
+        size += len(message.payload)
+        if size > bytes_max and index:
+            return messages[:index]
+    return messages
 
 
 async def _read_on(

@@ -13,7 +13,7 @@ import msgspec
 
 from tidewire.clock import Timer
 from tidewire.hub.outbox import Batch, Outbox
-from tidewire.hub.policy import Signal
+from tidewire.hub.policy import Latest, Log, Signal
 from tidewire.hub.presence import Member
 from tidewire.hub.subscription import Eviction, Gap, Opened, Subscription
 from tidewire.protocol import codes, packets, plain
@@ -69,7 +69,8 @@ def framing_of(codec: Codec, *, is_raw: bool) -> Framing:
 def publication(message: Message, codec: Codec) -> Publication:
     """``message`` as the protocol's publication.
 
-    JSON: text is a JSON string, bytes are a string in base64 with the tag ``encoding``. Protobuf: the payload as it is.
+    JSON: text is a JSON string, bytes are a string in base64 with the tag ``encoding``. Protobuf: the payload as it is,
+    and where it is no JSON the tag says ``text`` or ``bytes``.
     """
     tags: dict[str, str] = {}
     data = message.payload
@@ -78,14 +79,20 @@ def publication(message: Message, codec: Codec) -> Publication:
     elif codec.is_text and message.kind is Kind.BYTES:
         data = _json.encode(base64.b64encode(message.payload).decode())
         tags["encoding"] = "base64"
+    elif message.kind is not Kind.JSON:
+        tags["encoding"] = message.kind.value
     if message.removed:
         tags |= {"removed": "true", "key": message.key or ""}
     if message.snapshot:
         tags["snapshot"] = "true"
     info = _who.decode(message.publisher) if message.publisher else None
     if message.topic:
-        # a pattern's: the position is the topic's, and means nothing here
+        # a pattern's: the position is the topic's, and means nothing here; SDKs show the tags and not the channel
+        tags["topic"] = message.topic
         return Publication(data=msgspec.Raw(data), info=info, channel=message.topic, tags=tags)
+    if message.snapshot:
+        # part of a state: who has a part only does not stand at its position
+        return Publication(data=msgspec.Raw(data), tags=tags)
     return Publication(data=msgspec.Raw(data), info=info, offset=message.offset, tags=tags)
 
 
@@ -112,9 +119,11 @@ class TopicEncoder:
 
     def _write_json(self, message: Message) -> bytes:
         """The usual case by hand: it is what a fan-out costs."""
-        if message.kind is not Kind.JSON or message.removed or message.snapshot or message.topic or message.publisher:
+        if message.kind is not Kind.JSON or message.removed or message.snapshot or message.topic:
             return self._write(message)
         head = b'{"push":{"channel":"%s","pub":{"data":%s' % (self.topic.encode(), message.payload)
+        if message.publisher:
+            head += b',"info":' + message.publisher
         return head + (b',"offset":%d}}}' % message.offset if message.offset else b"}}}")
 
 
@@ -209,9 +218,13 @@ class SessionReader:
         self.subscription = subscription
         self._start = how.start
         result = self.result
-        if how.start is not None and not isinstance(self.declaration.policy, Signal):
-            result.recoverable = result.positioned = True
+        policy = self.declaration.policy
+        if how.start is not None and not isinstance(policy, Signal):
+            result.recoverable, result.positioned = True, isinstance(policy, Log)
             result.epoch, result.offset = how.start.epoch, how.start.offset
+        if isinstance(policy, Latest) and not how.recovered:
+            # the whole state follows, and the position moves with what comes after it
+            result.offset = 0
         result.was_recovering = self.was_recovering
         result.recovered = bool(how.recovered)
         if self.was_recovering and not how.recovered and self.reject_unrecovered:
@@ -237,7 +250,9 @@ class SessionReader:
         return None
 
     def handed_over(self, batch: Batch) -> None:
-        """An outbox's: a join or a leave has left."""
+        """An outbox's: a join, a leave or the word of its end has left."""
+        if self._session.dropped.get(self.topic) is self:
+            del self._session.dropped[self.topic]
 
     def forget_queued(self) -> None:
         """The client has ended it: nothing that is queued for it is wanted any more."""

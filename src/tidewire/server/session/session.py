@@ -94,6 +94,8 @@ class Session:
         # under which name it may replace a connection of its own that was lost
         self.key: str | None = None
         self.subscriptions: dict[str, SessionReader] = {}
+        # those that the server has ended, until the client has been told
+        self.dropped: dict[str, SessionReader] = {}
         self.connection: Connection
         self._flow: Flow
         self._execute = execute
@@ -109,6 +111,7 @@ class Session:
         self._answers: list[bytes] = []
         self._heart = Heart(self)
         self._expiry: Timer | None = None
+        self._is_in_debt = False
         self._credit = Credit(site.limits.session_commands_per_s, site.limits.session_burst_max)
 
     def begin(self, connection: Connection, flow: Flow) -> Session:
@@ -148,6 +151,16 @@ class Session:
             self._worker = asyncio.get_running_loop().create_task(self._work())
         if len(self._waiting) >= _COMMANDS_MAX:
             self._flow.pause_reading()
+        if self._credit.debt_s > 0 and not self._is_in_debt:
+            # who sends in a hurry is slowed down to what it may, and not sent away
+            self._is_in_debt = True
+            self._flow.pause_reading()
+            self.site.hub.clock.call_later(self._credit.debt_s, self._debt_paid)
+
+    def _debt_paid(self) -> None:
+        self._is_in_debt = False
+        if self._worker is None:
+            self._flow.resume_reading()
 
     def _take_frame(self, frame: str | bytes) -> None:
         try:
@@ -176,7 +189,8 @@ class Session:
         finally:
             self._worker = None
             self.flush()
-            self._flow.resume_reading()
+            if not self._is_in_debt:
+                self._flow.resume_reading()
 
     async def finished(self) -> None:
         """Return when nothing that has come is being done any more."""
@@ -322,9 +336,16 @@ class Session:
     def drop_subscription(self, reader: SessionReader, code: Code, reason: str | None = None) -> None:
         """The server ends a subscription and says why, behind the messages that are queued for it."""
         if self.forget_subscription(reader):
-            self.push(
-                Push(channel=reader.topic, unsubscribe=packets.Unsubscribe(code=code.code, reason=reason or code.name))
-            )
+            # the client may leave or subscribe anew before it hears: then this is not said any more
+            self.dropped[reader.topic] = reader
+            said = packets.Unsubscribe(code=code.code, reason=reason or code.name)
+            self.push(Push(channel=reader.topic, unsubscribe=said), reader)
+
+    def overtake(self, topic: str) -> None:
+        """The client has left ``topic`` or subscribes to it: what is queued of an ended subscription is not wanted."""
+        reader = self.dropped.pop(topic, None)
+        if reader is not None:
+            reader.forget_queued()
 
     def lose_subscription(self, reader: SessionReader) -> None:
         """Messages of it are lost: the client is to subscribe again, or to come back where it cannot."""

@@ -48,6 +48,7 @@ async def subscribe(session: Session, request: packets.SubscribeRequest, command
     grant = await _check_subscription_token(session, request.token, topic)
     if not session.is_connected:
         return
+    session.overtake(topic)
     reader = SessionReader(session, topic, declaration, command_id=command_id, was_recovering=request.recover)
     reader.reject_unrecovered = bool(request.flag & _REJECT_UNRECOVERED)
     reader.hears_members = declaration.presence and (request.join_leave or declaration.join_leave)
@@ -66,6 +67,9 @@ async def _admit(session: Session, request: packets.SubscribeRequest) -> tuple[D
     rate = _rate_of(declaration, data)
     noted = await site.hub.note(topic)
     since = since_of(request, noted)
+    if isinstance(declaration.policy, Latest) and not request.offset:
+        # it has nothing of the state, or a part of it
+        since = NOW
     asked_since = str(since) if isinstance(since, Position) else None
     admission = await ask(session, declaration, Operation("subscribe", topic, asked_since, data))
     missing = await check_there(site, topic, declaration)
@@ -217,6 +221,7 @@ async def unsubscribe(
     if reader is not None:
         session.forget_subscription(reader)
         reader.forget_queued()
+    session.overtake(request.channel)
     return packets.UnsubscribeResult()
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Credit:
-    """Commands that may come: ``per_s`` are earned, ``most`` can be saved."""
+    """Commands that may come: ``per_s`` are earned, ``most`` can be saved, and as many taken in advance."""
 
     __slots__ = ("_at", "_left", "_most", "_per_s")
 
@@ -24,10 +24,15 @@ class Credit:
         self._at = float("-inf")
 
     def spend(self, now: float) -> bool:
-        """Take one; False when there is none."""
+        """Take one; False when so many were taken too early that this is a flood."""
         self._left = min(self._most, self._left + (now - self._at) * self._per_s) - 1
         self._at = now
-        return self._left >= 0
+        return self._left >= -self._most
+
+    @property
+    def debt_s(self) -> float:
+        """How long to take no more until what was taken is earned; 0 or less: there is some left."""
+        return -self._left / self._per_s
 
 
 class Heart:
