@@ -141,7 +141,7 @@ def test_coming_and_going() -> None:
     names = named_block("sessions-hooks").run()
 
     async def scenario(url: str) -> None:
-        with pytest.raises(ConnectionClosed, match="3507 .* this version is too old"):
+        with pytest.raises(ConnectionClosed, match=r"3507 .* this version is too old"):
             async with talking(url, data={"version": 1}):
                 pass
         async with talking(url, data={"version": 2}) as talk, httpx.AsyncClient() as http:

@@ -26,6 +26,7 @@ from tidewire.client.session.messages import (
 from tidewire.client.session.mirror import KEYS_MAX, Key, Mirror, Values
 from tidewire.client.session.place import session_address
 from tidewire.client.session.shell import Listener, Shell
+from tidewire.client.session.streaming import Items
 from tidewire.client.session.subscription import Plan, Subscription, UserMessages
 from tidewire.client.session.track import Wish
 from tidewire.client.session.values import encode_data, encode_optional, read_info, reader_of
@@ -378,6 +379,25 @@ class Client:
         self._check_begun()
         request = packets.RPCRequest(data=encode_optional(data, self._codec), method=method)
         return await asking.call(self._shell, request, reader_of(type, self._codec), self._time(timeout_s))
+
+    @overload
+    def stream(self, method: str, data: object = ..., *, type: type[T], buffer: int = ...) -> Items[T]: ...
+    @overload
+    def stream(self, method: str, data: object = ..., *, buffer: int = ...) -> Items[Any]: ...
+    def stream(
+        self,
+        method: str,
+        data: object = None,
+        *,
+        type: Any = None,  # noqa: A002 - as in subscribe
+        buffer: int = BUFFER_MESSAGES,
+    ) -> Items[Any]:
+        """What ``@live.call(method)`` yields for ``data``, item by item as it comes, each as ``type`` if one is given.
+
+        Raises as ``call`` does, when the items are taken.
+        """
+        self._check_begun()
+        return Items(self._shell, method, encode_optional(data, self._codec), reader_of(type, JSON), buffer=buffer)
 
     async def send(self, value: object, *, timeout_s: float | None = None) -> None:
         """Send ``value`` to ``@live.on_message``, without an answer; returns when it is on its way.

@@ -29,6 +29,7 @@ from tidewire.client.session.inbox import Entry, Inbox, Sink
 from tidewire.client.session.messages import ClientState, ClientStateName
 from tidewire.client.session.pulse import Pulse
 from tidewire.client.session.requests import Requests
+from tidewire.client.session.streams import Streams
 from tidewire.client.session.token import Token
 from tidewire.client.session.track import Track, Wish
 from tidewire.client.session.tracks import UNREAD_BYTES_MAX, UNREAD_MESSAGES_MAX, Tracks
@@ -77,6 +78,8 @@ class Machine:
         self.welcome = NOTHING
         # what the server sends to this user alone
         self.messages = Inbox(messages_max=UNREAD_MESSAGES_MAX, bytes_max=UNREAD_BYTES_MAX, on_overflow="drop")
+        # who takes the items of streamed calls, by the ids of these
+        self.streams = Streams()
         # what frames are
         self.is_text = codec.is_text
         self._shown = shown
@@ -290,8 +293,10 @@ class Machine:
 
     def _hear(self, push: Push) -> None:
         if push.message is not None:
-            self.messages.put(Entry("", bytes(push.message.data), {}), may_pause=False)
-            self._desk.events.append(Arrived(None))
+            data = bytes(push.message.data)
+            if not self.streams.take(data):
+                self.messages.put(Entry("", data, {}), may_pause=False)
+                self._desk.events.append(Arrived(None))
         elif push.disconnect is not None:
             # servers say it so where they have no close frames
             advice = advise_close(push.disconnect.code, push.disconnect.reason)
