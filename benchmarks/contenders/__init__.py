@@ -17,7 +17,7 @@ from benchmarks import tools
 
 HERE = Path(__file__).parent
 
-Dialect = Literal["websocket", "sse", "socketio"]
+Dialect = Literal["websocket", "sse", "socketio", "session"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _topics() -> Iterable[Contender]:
         "ConnectionManager of the FastAPI docs, uvicorn",
         manager("uvicorn"),
         "/ws/1",
-        EVERYTHING | {"window", "stalled", "wss"},
+        EVERYTHING | {"window", "stalled", "wss", "sessions"},
     )
     yield Contender(
         "manager_wsproto",
@@ -164,8 +164,17 @@ def _tidewire_topics() -> Iterable[Contender]:
         "Tidewire `Log`, `tidewire.run`",
         topic("log"),
         "/live/bench",
-        EVERYTHING | {"window", "stalled", "wss"},
+        EVERYTHING | {"window", "stalled", "wss", "sessions"},
     )
+    yield Contender(
+        "tidewire_session",
+        "Tidewire `Log`, JSON session",
+        topic("log"),
+        "/live/-/session",
+        frozenset({"sessions", "memory"}),
+        dialect="session",
+    )
+    yield Contender("tidewire_storm", "Tidewire sessions", _python("tidewire_storm"), "", frozenset({"storm"}))
     yield Contender("tidewire_latest", "Tidewire `Latest`, `tidewire.run`", topic("latest"), "/live/bench", FANOUT)
     yield Contender("tidewire_signal", "Tidewire `Signal`, `tidewire.run`", topic("signal"), "/live/bench", FANOUT)
     yield Contender(
@@ -261,4 +270,6 @@ BASELINES = {
     "echo": "endpoint_uvicorn",
     "upload": "upload_uvicorn",
     "latest": "tidewire_keys",
+    "sessions": "connection_manager",
+    "storm": "tidewire_storm",
 }

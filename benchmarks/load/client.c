@@ -32,7 +32,7 @@
 enum { READ_BYTES = 1 << 18, EVENTS_PER_WAIT = 512, MESSAGE_BYTES_MAX = 1 << 24 };
 
 enum state { UNUSED, CONNECTING, SECURING, SHAKING_HANDS, JOINING, OPEN, CLOSED };
-enum dialect { WEBSOCKET, SSE, SOCKETIO };
+enum dialect { WEBSOCKET, SSE, SOCKETIO, SESSION };
 
 struct connection {
     struct line line;
@@ -200,6 +200,20 @@ static void take_packet(struct connection *c, const char *p, size_t size) {
     else phase.malformed++;
 }
 
+/* Centrifuge v2, JSON: several packets a frame, joined by newlines; an empty one is a ping. */
+static void take_packets(struct connection *c, const char *p, size_t size) {
+    const char *end = p + size;
+    while (p < end) {
+        const char *newline = memchr(p, '\n', (size_t)(end - p));
+        size_t length = newline ? (size_t)(newline - p) : (size_t)(end - p);
+        if (length == 2) send_frame(c, 1, "{}", 2);
+        else if (c->state == OPEN && length > 7 && memcmp(p, "{\"push\"", 7) == 0) take_message(c, p, length);
+        else if (c->state == JOINING && length > 7 && memcmp(p, "{\"id\":2", 7) == 0) note_open(c);
+        else if (c->state != JOINING) phase.malformed++;
+        p += length + 1;
+    }
+}
+
 /* Returns how many of the bytes were whole frames. */
 static size_t take_frames(struct connection *c, const char *data, size_t size) {
     size_t at = 0;
@@ -223,6 +237,7 @@ static size_t take_frames(struct connection *c, const char *data, size_t size) {
         if (opcode & 8) take_control(c, opcode, p + head, length);
         else if (p[0] & 0x70 || !(p[0] & 0x80)) fail("the server sent a compressed or fragmented frame");
         else if (opt.dialect == SOCKETIO) take_packet(c, data + at + head, length);
+        else if (opt.dialect == SESSION) take_packets(c, data + at + head, length);
         else take_message(c, data + at + head, length);
         at += head + length;
     }
@@ -384,7 +399,11 @@ static void check_answer(struct connection *c, char *head) {
     if (!sse && !strstr(head, WS_ACCEPT)) fail("the answer has no valid Sec-WebSocket-Accept");
     c->chunked = sse && strcasestr(head, "\r\ntransfer-encoding: chunked");
     if (opt.dialect == SOCKETIO) c->state = JOINING;
-    else note_open(c);
+    else if (opt.dialect == SESSION) {
+        static const char hello[] = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"bench\"}}";
+        c->state = JOINING;
+        send_frame(c, 1, hello, sizeof hello - 1);
+    } else note_open(c);
 }
 
 /* Returns how many bytes were used. */
@@ -570,7 +589,7 @@ static void parse_options(int argc, char **argv) {
         switch (name) {
         case 'p': opt.port = atoi(optarg); break;
         case 'a': opt.path = optarg; break;
-        case 'd': opt.dialect = *optarg == 'w' ? WEBSOCKET : strcmp(optarg, "sse") == 0 ? SSE : SOCKETIO; break;
+        case 'd': opt.dialect = *optarg == 'w' ? WEBSOCKET : strcmp(optarg, "sse") == 0 ? SSE : strcmp(optarg, "session") == 0 ? SESSION : SOCKETIO; break;
         case 'n': opt.connections = atoi(optarg); break;
         case 'k': opt.stalled = atoi(optarg); break;
         case 'w': opt.keys = atoi(optarg); break;

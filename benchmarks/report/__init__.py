@@ -48,7 +48,7 @@ contender and what it is compared with; `--without NAME` leaves one out whose to
 
 A contender is a server process in any language: it takes a port, reads commands from standard input
 (`benchmarks/contenders/harness.py` says which) and is named in `benchmarks/contenders/__init__.py`. The load client
-reads WebSocket, SSE and Socket.IO and needs only `"seq"`, `"t"` and, for keys, `"id"` in each message.
+reads WebSocket, SSE, Socket.IO and JSON sessions, and needs only `"seq"`, `"t"` and, for keys, `"id"` in each message.
 """
 
 Section = tuple[list[str], dict[str, str]]
@@ -64,6 +64,8 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "memory": talking.memory,
     "connect": talking.connect,
     "wss": talking.wss,
+    "sessions": sections.sessions,
+    "storm": talking.storm,
     "import": talking.imports,
 }
 

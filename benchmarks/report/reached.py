@@ -28,6 +28,8 @@ def write(scenarios: Scenarios) -> str:
         "memory": _memory,
         "connect": _connect,
         "wss": _wss,
+        "sessions": _sessions,
+        "storm": _storm,
     }
     lines = [line for name, check in checks.items() if name in scenarios for line in check(scenarios[name])]
     words = {True: "yes", False: "**no**", None: "not measured"}
@@ -36,6 +38,26 @@ def write(scenarios: Scenarios) -> str:
         if lines
         else ""
     )
+
+
+def _storm(data: dict[str, Any]) -> Iterator[Line]:
+    worst = [float(one["max_ms"]) for one in counted(data["measurements"])]
+    asked = "a storm of returning sessions: others hear their ticks at most 250 ms late"
+    yield asked, spread(worst, form=",.0f", unit=" ms"), median(worst) < 250 if worst else None
+
+
+def _sessions(data: dict[str, Any]) -> Iterator[Line]:
+    for burst in sorted(data["bursts"], reverse=True):
+        for subscribers in data["subscribers"]:
+            where = {"burst": burst, "subscribers": subscribers}
+            mine = _of(data, "tidewire_session", **where)
+            for name, least in (("tidewire_log", 0.8), ("connection_manager", 10)):
+                if burst == 1 and name == "connection_manager":
+                    continue
+                found = ratios(mine, _of(data, name, **where), "per_cpu_s")
+                yield _at_least(
+                    f"sessions, {subscribers:,} subscribers, {burst} a tick: {least:g}x {title(name)}", found, least
+                )
 
 
 def _at_least(asked: str, values: list[float], least: float) -> Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
@@ -58,9 +59,31 @@ def fanout(data: dict[str, Any]) -> Section:
     return parts, {"benchmarks/fanout.svg": draw(panels)}
 
 
-def _fanout_table(measurements: Measurements) -> str:
-    rivals = ("connection_manager", "node_uws", "socketio")
-    head = ["contender", "k deliveries per CPU s", "of ConnectionManager", "of uWebSockets.js", "of python-socketio"]
+def sessions(data: dict[str, Any]) -> Section:
+    """The same through sessions."""
+    measurements = data["measurements"]
+    parts = [
+        "## Fan-out through sessions",
+        "The same to one topic of JSON sessions (Centrifuge client protocol v2), beside the plain dialect: each "
+        "message has an envelope of about fifty bytes more, and those of one flush share a frame.",
+    ]
+    rivals = {"connection_manager": "of ConnectionManager", "tidewire_log": "of the plain dialect"}
+    for subscribers in data["subscribers"]:
+        for burst in data["bursts"]:
+            here = pick(measurements, subscribers=subscribers, burst=burst)
+            parts += [f"{subscribers:,} subscribers, {burst} a tick:", _fanout_table(here, rivals)]
+    return [*parts, complaints(measurements, "subscribers", "burst"), company(measurements)], {}
+
+
+_RIVALS = {
+    "connection_manager": "of ConnectionManager",
+    "node_uws": "of uWebSockets.js",
+    "socketio": "of python-socketio",
+}
+
+
+def _fanout_table(measurements: Measurements, rivals: Mapping[str, str] = _RIVALS) -> str:
+    head = ["contender", "k deliveries per CPU s", *rivals.values()]
     rows = []
     for name in names(measurements):
         mine = pick(measurements, contender=name)

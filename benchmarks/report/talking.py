@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.contenders import BASELINES
-from benchmarks.report.numbers import Measurements, cell, company, complaints, names, pick, ratio, spread, table, title
+from benchmarks.report.numbers import (
+    Measurements,
+    cell,
+    company,
+    complaints,
+    counted,
+    names,
+    pick,
+    ratio,
+    spread,
+    table,
+    title,
+)
 from benchmarks.report.plots import Panel, bars_of, draw
 from benchmarks.report.sections import Section, thousands
 
@@ -114,6 +126,25 @@ def _connect_table(data: dict[str, Any]) -> str:
     for phase, (connections, _) in data["phases"].items():
         head += [f"{_PHASES[phase].format(f'{connections:,}')}: per second", "per CPU s", "ratio"]
     return table(head, rows)
+
+
+def storm(data: dict[str, Any]) -> Section:
+    """Sessions that come back all at once."""
+    rows = []
+    for name in names(data["measurements"]):
+        mine = pick(data["measurements"], contender=name)
+        quiet = [{**one, **one["quiet"], "complaints": one["complaints"]} for one in counted(mine)]
+        row = [title(name), cell(mine, "seconds", form=",.1f"), cell(mine, "cpu_s", form=",.1f")]
+        row += [cell(mine, "rss_bytes", 1e6), cell(quiet, "max_ms", form=",.1f")]
+        rows.append([*row, *(cell(mine, field, form=",.1f") for field in ("p50_ms", "p99_ms", "max_ms"))])
+    text = (
+        f"{data['sessions']:,} sessions (JSON) of {data['topics_each']} topics each are cut at once, miss "
+        f"{data['missed']} messages a topic, and come back within a second of one another: handshake, connect, "
+        "subscribe with their positions, the topic function asked for each. A hundred others follow a topic that "
+        "ticks a hundred times a second: how late they hear it."
+    )
+    head = ["contender", "s to the last", "CPU s", "peak MB", "ticks before, worst ms", "p50 ms", "p99 ms", "worst ms"]
+    return ["## A storm of returning sessions", text, table(head, rows), complaints(data["measurements"])], {}
 
 
 def imports(data: dict[str, Any]) -> Section:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.scenarios import connect, echo, fanout, fixed_rate, imports, latest, memory, upload, window
+from benchmarks.scenarios import connect, echo, fanout, fixed_rate, imports, latest, memory, storm, upload, window
 from benchmarks.scenarios.common import Bench
 
 SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
@@ -19,5 +19,7 @@ SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "memory": memory.run,
     "connect": connect.run,
     "wss": connect.run_tls,
+    "sessions": fanout.run_sessions,
+    "storm": storm.run,
     "import": imports.run,
 }

@@ -18,11 +18,16 @@ SUBSCRIBERS = (200, 1000)
 BURSTS = (1, 20)
 
 
-def run(bench: Bench) -> dict[str, Any]:
+def run_sessions(bench: Bench) -> dict[str, Any]:
+    """The same through sessions, beside the plain dialect."""
+    return run(bench, "sessions")
+
+
+def run(bench: Bench, scenario: str = "fanout") -> dict[str, Any]:
     """All contenders, alternating; every measurement as it was."""
     subscribers = (50,) if bench.quick else SUBSCRIBERS
     measurements = []
-    for round_, contender in bench.alternating("fanout"):
+    for round_, contender in bench.alternating(scenario):
         for count in subscribers:
             for result in _session(bench, contender, count):
                 measurements.append({"round": round_, "contender": contender.name, "subscribers": count, **result})
