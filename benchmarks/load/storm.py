@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import re
@@ -185,6 +186,8 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    # a pause of the collector here would be taken for one of the server's
+    gc.disable()
     try:
         import uvloop
     except ImportError:

@@ -18,6 +18,9 @@ How to read it:
   measurement has a fresh server process, pinned to one core; the load client (C, epoll) is pinned to another. It
   polls without sleeping, so that no send of a server pays for waking it up, as none does for a client elsewhere.
 - "CPU second" is the CPU time of the server process, all of its threads. {softirq}
+- The load client acknowledges what it reads by itself (TCP_QUICKACK). Left alone, the kernel takes a client that asks
+  over its connection (sessions, Socket.IO) for an interactive one, whose acknowledgments wait for the next message and
+  are made within the server's `send()`, at the server's cost, which no client elsewhere would add.
 - A ratio compares within one round and is then taken as the median over the rounds.
 - A measurement counts only if every client saw every sequence number once, in order (`Latest`: the newest value of
   every key; echoes: every byte), and no connection was closed (a reader that is stalled on purpose apart). What did

@@ -23,7 +23,7 @@ from tidewire.limits import Limits
 from tidewire.protocol.codes import FORCED, RECONNECT
 from tidewire.protocol.message import Kind
 from tidewire.protocol.topics import Template
-from tidewire.server.gate import Declaration, Gate
+from tidewire.server.gate import Admissions, Declaration, Gate
 from tidewire.server.handler import STATE_PREFIX
 from tidewire.server.hooks import CONNECT, DISCONNECT, MESSAGE
 from tidewire.server.identities import Identities
@@ -102,7 +102,9 @@ class Live:
         self._broker = broker or MemoryBroker(limits=self.limits, clock=clock)
         self._hub = Hub(self._broker, limits=self.limits, clock=clock, flush_window_s=flush_window_s)
         self._inner = Inner(deadline_s=self.limits.authorise_timeout_s)
-        self._gate = Gate(self._inner)
+        ttl_s = self.limits.authorise_ttl_s
+        admissions = None if ttl_s is None else Admissions(ttl_s)
+        self._gate = Gate(self._inner, admissions=admissions, clock=clock)
         self._publisher = Publisher(self._hub, self._gate, self.limits)
         self._site = Site(
             self._hub, self._gate, self._publisher, self.limits, OriginRule(tuple(origins)), tuple(trusted_proxies)
@@ -111,6 +113,7 @@ class Live:
         self._site.identities = Identities(
             self._inner, tokens, identity, tickets=self._site.tickets, revocations=self._site.revocations
         )
+        self._gate.presented = self._site.identities.presented
         self.identity = self._site.identities.dependency
         """A dependency: ``Annotated[Identity, Depends(live.identity)]`` is who asks, in any function or route."""
         if takeover:
@@ -271,23 +274,23 @@ class Live:
 
         Clients do not come back by themselves, unless they may: then they connect anew, and are asked who they are.
         """
+        self._gate.forget_admissions()
         return self._site.sessions.disconnect(user, RECONNECT if may_come_back else FORCED)
 
     async def revoke(self, *, user: str | None = None, token_id: str | None = None, for_s: float = 86400.0) -> int:
         """Make tokens void: one by its id (``jti``), or all of ``user`` that were issued until now (``iat``).
 
         That is remembered for ``for_s`` seconds: as long as such tokens live. Sessions that came with one are ended at
-        once, and may come back with a new one; returns how many. Raises ``TooManyRevocations``, and ``ValueError`` for
-        an empty ``user``.
+        once, and may come back with a new one; returns how many. Raises ``TooManyRevocations``, and ``ValueError``
+        where that says nothing: no ``user`` and no ``token_id``, an empty one, or no time.
         """
-        if token_id is not None:
-            self._site.revocations.revoke_token(token_id, for_s=for_s)
-        if user is not None:
-            self._site.revocations.revoke_user(user, for_s=for_s)
+        self._site.revocations.revoke(user=user, token_id=token_id, for_s=for_s)
+        self._gate.forget_admissions()
         return self._site.sessions.end_revoked(self._site.revocations.is_revoked)
 
     async def unsubscribe(self, user: str, topic: str) -> int:
         """End the subscriptions of ``user`` to ``topic`` here; returns how many there were."""
+        self._gate.forget_admissions()
         return self._site.sessions.unsubscribe(user, topic)
 
     async def presence(self, topic: str) -> list[Member]:
@@ -335,6 +338,7 @@ class Live:
         """
         self._hub.clock = clock
         self._hub.flush_window_s = 0.0
+        self._gate.clock = clock
         self._site.use_clock(clock)
         if isinstance(self._broker, MemoryBroker):
             self._broker.clock = clock

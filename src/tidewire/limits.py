@@ -126,6 +126,8 @@ class Limits:
     """Members in one answer to a presence command; of more, only the numbers are told."""
     authorise_timeout_s: float = 10.0
     """A topic function that takes longer is answered for with 503."""
+    authorise_ttl_s: float | None = None
+    """How long an admission to subscribe, read or look at presence is good for the same caller; None: for once."""
     body_timeout_s: float = 30.0
     """A POST whose body has not arrived by then is answered with 408."""
     heartbeat_s: float = 15.0

@@ -18,9 +18,16 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.wire.frames import CLOSE, TEXT, Frame, close_payload, frame, split, upgrade
 from tidewire import Deny, Live, Log, Operation
+from tidewire.hub.outbox import Outbox
+from tidewire.hub.subscription import Subscription
 from tidewire.protocol.position import START
+from tidewire.server.direct import SocketConnection
 from tidewire.server.run import Server, bind, make_config
+from tidewire.server.session.reader import SessionReader
+from tidewire.server.session.session import Session
+from tidewire.wire.http import HttpProtocol
 from tidewire.wire.open import OpenSocket
+from tidewire.wire.uvicorn import Protocol
 
 PATIENCE_S = 20.0
 """How long a condition may take before a test fails; nothing is measured with it."""
@@ -222,23 +229,54 @@ def test_the_task_ends_and_dependencies_are_released_before_anything_is_delivere
 
 
 @HANDED_OVER
-def test_the_scope_goes_where_nobody_may_publish_and_stays_where_rights_are_asked_for_again(way: str) -> None:
+def test_the_scope_goes_and_what_rights_are_asked_with_stays(way: str) -> None:
     async def scenario(world: World, port: int, state: Any) -> None:
-        async with open_client(port, "quiet/a") as client:
-            await eventually(lambda: world.opened == 1, "the subscription")
-            await eventually(lambda: not world.is_marked(), "the end of the scope", pause_s=0.05)
-            await world.live.publish("quiet/a", "x")
-            assert await client.recv() == "x"
-        async with open_client(port, "log/a") as client:
-            await eventually(lambda: world.opened == 1, "the subscription")
-            await eventually(lambda: "the task ends" in world.notes and not state.tasks, "the end of the task")
-            assert world.is_marked()
-            await client.send("x")
-            assert await client.recv() == "x"
-            assert world.is_marked()
-        await eventually(lambda: not world.is_marked(), "the end of the scope", pause_s=0.05)
+        for topic in ("quiet/a", "log/a"):
+            async with open_client(port, topic, additional_headers={"user": "me"}) as client:
+                await eventually(lambda: world.opened == 1, "the subscription")
+                await eventually(lambda: not world.is_marked(), "the end of the scope", pause_s=0.05)
+                await world.live.publish(topic, "x")
+                assert await client.recv() == "x"
+                if topic == "log/a":
+                    await client.send("y")
+                    assert await client.recv() == "y"
+            await eventually(lambda: world.opened == 0, "the end of the subscription")
+        assert "publish 'y' by me" in world.notes
 
     play(way, scenario)
+
+
+@pytest.mark.parametrize("way", ["ours", "our-ws"])
+def test_nothing_that_has_ended_waits_for_the_garbage_collector(way: str) -> None:
+    """Thousands of connections may end at once, and each cycle among what they were would hold up the loop."""
+
+    async def scenario(world: World, port: int, state: Any) -> None:
+        commands = '{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"quiet/a"}}'
+        gc.collect()
+        gc.disable()
+        # of other tests
+        before = _living()
+        try:
+            for path in ("quiet/a", "log/a", "-/session"):
+                async with open_client(port, path) as client:
+                    if path == "-/session":
+                        await client.send(commands)
+                    await eventually(lambda: world.opened == 1, "the subscription")
+                    await world.live.publish("log/a" if path == "log/a" else "quiet/a", "x")
+                    while "x" not in await client.recv():
+                        pass
+                    assert len(_living()) > len(before), "what a connection is"
+                await eventually(lambda: not state.connections, "the end of the connection")
+            await eventually(lambda: len(_living()) == len(before), "the end of all that they were")
+        finally:
+            gc.enable()
+
+    play(way, scenario, **({"http": HttpProtocol} if way == "our-ws" else {}))
+
+
+def _living() -> list[Any]:
+    kinds = (OpenSocket, Protocol, HttpProtocol, SocketConnection, Outbox, Subscription, Session, SessionReader)
+    return [one for one in gc.get_objects() if type(one) in kinds]
 
 
 @EVERY_WAY

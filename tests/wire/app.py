@@ -64,6 +64,8 @@ def add_control(app: FastAPI, live: Live) -> None:
 
     @functools.cache
     def server_state() -> ServerState:
+        # what is there at the start is frozen, and not listed (server.memory)
+        gc.unfreeze()
         return next(thing for thing in gc.get_objects() if isinstance(thing, ServerState))
 
     @app.get("/control/stats")

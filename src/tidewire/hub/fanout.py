@@ -50,8 +50,8 @@ class Fanout:
         self.subscriptions: dict[Subscription, None] = {}
         # of these, the connections that have something to write
         self.busy: set[Outbox] = set()
-        # those whose history is being read: they get a copy of every flush
-        self._catching_up: dict[Subscription, None] = {}
+        # those whose history is being read, and a copy of every flush since that began
+        self._catching_up: dict[Subscription, list[Message]] = {}
         # those that are ahead of what has been delivered here: they get what they have not, until they are level
         self._joining: dict[Subscription, None] = {}
         # the word that the topic is finished, once it has come
@@ -180,15 +180,15 @@ class Fanout:
             self.sweep(_EVERYBODY)
 
     def _flush_buffers(self, messages: list[Message]) -> None:
-        for subscription in self._catching_up:
-            subscription.buffer.extend(messages)
-            if len(subscription.buffer) <= self._limits.outbox_messages_max:
+        for subscription, buffer in self._catching_up.items():
+            buffer += messages
+            if len(buffer) <= self._limits.outbox_messages_max:
                 continue
             if isinstance(self.policy, Latest):
                 # of each key the newest is enough, and there are at most so many keys
-                subscription.buffer = newest_of_each_key(subscription.buffer)
+                buffer[:] = newest_of_each_key(buffer)
             else:
-                subscription.buffer = []
+                buffer.clear()
                 subscription.buffer_full = True
 
     def _join_before(self, first: Message) -> None:
@@ -305,14 +305,12 @@ class Fanout:
 
     def begin_buffering(self, subscription: Subscription) -> None:
         """From now on keep what is delivered for this reader, while its history is being read."""
-        subscription.buffer, subscription.buffer_full = [], False
-        self._catching_up[subscription] = None
+        subscription.buffer_full = False
+        self._catching_up[subscription] = []
 
     def end_buffering(self, subscription: Subscription) -> list[Message]:
         """What was delivered since ``begin_buffering``, this moment included, and perhaps what came before."""
-        self._catching_up.pop(subscription, None)
-        buffered, subscription.buffer = subscription.buffer, []
-        return buffered + self._gathered
+        return self._catching_up.pop(subscription, []) + self._gathered
 
     def go_live(self, subscription: Subscription) -> None:
         """The reader of a ``Log`` or ``Signal`` has everything up to its ``at``: it shares flushes once it is level."""
@@ -324,6 +322,7 @@ class Fanout:
 
     def _go_live(self, subscription: Subscription) -> None:
         subscription.state = State.LIVE
+        subscription.at = None
         encode = subscription.reader.encode
         lane = self._streams.get(encode)
         if lane is None:
@@ -357,7 +356,6 @@ class Fanout:
         self._catching_up.pop(subscription, None)
         self._joining.pop(subscription, None)
         subscription.state = State.ENDED
-        subscription.buffer = []
         for encode, stream in list(self._streams.items()):
             stream.leave(subscription)
             if not len(stream):

@@ -60,6 +60,28 @@ class Writer(Protocol):
         """The outbox has turned from idle to having something, or nothing more will come. No longer ready."""
 
 
+class _Nobody:
+    """Writes nothing: for outboxes whose connections have gone."""
+
+    __slots__ = ("ready",)
+
+    def __init__(self) -> None:
+        self.ready = False
+
+    @property
+    def carrier(self) -> Carrier:
+        return self
+
+    def write(self, writers: Sequence[Any], batch: Batch) -> list[Any]:
+        return list(writers)
+
+    def wake(self) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
+
+
 class Outbox:
     """One connection's queue. The writer is woken when it turns from idle to having something.
 
@@ -262,6 +284,10 @@ class Outbox:
         self._in_flight = None
         self.size_bytes = self.count = 0
         self._become_idle()
+
+    def release(self) -> None:
+        """Closed, and nobody reads by it any more: its writer goes, and no cycle is left of the two."""
+        self.writer = _NOBODY
 
     def _become_idle(self) -> None:
         self.busy = False

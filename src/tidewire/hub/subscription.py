@@ -89,7 +89,6 @@ class Subscription:
 
     __slots__ = (
         "at",
-        "buffer",
         "buffer_full",
         "conflator",
         "outbox",
@@ -111,8 +110,7 @@ class Subscription:
         self.rate = rate
         # everything up to here has been queued for it; only Log topics use it, and only until it is live
         self.at: Position | None = None
-        # what was delivered while history is being read, and whether it became too much to keep
-        self.buffer: list[Message] = []
+        # what was delivered while history is being read became too much to keep
         self.buffer_full = False
         # values held back for this reader alone; only Latest topics use it
         self.conflator: Conflator | None = None

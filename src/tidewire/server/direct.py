@@ -128,6 +128,9 @@ class SocketConnection:
         if self._subscription is not None:
             self._site.hub.unsubscribe(self._subscription)
         self._site.leave(self, self._address)
+        # thousands may end at once: nothing that refers to itself is left for the garbage collector
+        self._guest = self._subscription = None
+        self.outbox.release()
 
     def must_wait(self) -> None:
         """The outbox queues from now on."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, count
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
+import msgspec
 from fastapi import Depends
 from fastapi.dependencies.models import Dependant
 from starlette.requests import HTTPConnection
 
+from tidewire.clock import Clock, LoopClock
 from tidewire.errors import BadTopic, DeclarationError, UnknownTopic
 from tidewire.hub.policy import Latest, Log, Policy
 from tidewire.protocol.message import Kind
@@ -20,7 +24,10 @@ from tidewire.protocol.topics import Template, validate_topic
 from tidewire.server.identity import Identity
 from tidewire.server.inner import Admission, Call, Inner, Operation, Refusal, make_endpoint, refuse_websockets
 
-__all__ = ["Admission", "Declaration", "Gate", "Operation", "Refusal"]
+__all__ = ["Admission", "Admissions", "Declaration", "Gate", "Operation", "Refusal"]
+
+Presented = Callable[[HTTPConnection], Awaitable[Identity | Refusal | None]]
+"""Whose the token or the ticket of a handshake is; None: it has neither."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,13 +60,67 @@ _FOUND_MAX = 10_000
 _PATTERN_FIELDS_MAX = 4
 # what the dependency given as ``publish=`` is asked for too: who may not write may not create or delete either
 _WRITES = frozenset({"publish", "create", "close", "delete"})
+# each write is asked for, as its function may look at what is written
+_REMEMBERED = frozenset({"subscribe", "read", "presence"})
+ADMISSIONS_MAX = 100_000
+# what differs from one handshake of a caller to the next, and does not say who it is: everything else does
+_PASSING_HEADERS = frozenset(
+    {b"sec-websocket-key", b"last-event-id", b"if-none-match", b"traceparent", b"tracestate", b"x-request-id"}
+)
+_PLACES = (b"since", b"offset", b"cursor")
+
+
+class Admissions:
+    """Who was admitted to what a moment ago (``Limits.authorise_ttl_s``), so that a crowd that comes back is let in.
+
+    Full: the oldest go, and their callers are asked about anew. Time is the argument ``now``, in seconds.
+    """
+
+    def __init__(self, ttl_s: float, *, most: int = ADMISSIONS_MAX) -> None:
+        self._ttl_s = ttl_s
+        self._most = most
+        # until when each is good, in the order in which they end
+        self._until: dict[Any, float] = {}
+        self.clearings = 0
+        """How often everything was forgotten: who was asked about before that is not remembered after it."""
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def has(self, name: object, now: float) -> bool:
+        """Whether ``name`` was admitted, and not too long ago."""
+        return self._until.get(name, now) > now
+
+    def keep(self, name: object, now: float, clearings: int) -> None:
+        """``name`` was admitted; ``clearings`` is what it was when the application was asked."""
+        if clearings != self.clearings:
+            return
+        self._until.pop(name, None)
+        while self._until:
+            oldest = next(iter(self._until))
+            if self._until[oldest] > now and len(self._until) < self._most:
+                break
+            del self._until[oldest]
+        self._until[name] = now + self._ttl_s
+
+    def clear(self) -> None:
+        """Forget everything: somebody may do less than before."""
+        self.clearings += 1
+        self._until.clear()
 
 
 class Gate:
-    """Every declaration of topics, and the functions that decide for them."""
+    """Every declaration of topics, and the functions that decide for them.
 
-    def __init__(self, inner: Inner) -> None:
+    ``admissions``: where admissions are remembered; None: every function is asked every time. ``clock``: its time.
+    """
+
+    def __init__(self, inner: Inner, *, admissions: Admissions | None = None, clock: Clock | None = None) -> None:
         self.inner = inner
+        self.clock = clock or LoopClock()
+        # a credential that has ended meanwhile is looked at even where its admission is remembered
+        self.presented: Presented = _nothing_presented
+        self._admissions = admissions
         self.declarations: list[Declaration] = []
         # a declaration that fails leaves routes behind: nobody gets their paths
         self._numbers = count()
@@ -140,8 +201,7 @@ class Gate:
         """
         kind = "publish" if operation.name in _WRITES else "read"
         path = f"/topics/{self._index[declaration]}/{kind}/{operation.topic}"
-        what = f"the topic function of {operation.topic!a}"
-        return await self.inner.call(path, Call(operation, identity), connection, what=what)
+        return await self._ask(declaration, path, Call(operation, identity), connection, frozenset())
 
     def find_pattern(self, text: str) -> tuple[Declaration, dict[str, str | None]]:
         """The declaration that a pattern asks for, and its parameters; None for those that wildcards stand for.
@@ -175,10 +235,79 @@ class Gate:
         """Run the topic function once for all topics of a pattern; what wildcards stand for is None."""
         known = {name: value for name, value in values.items() if value is not None}
         path = _pattern_path(self._index[declaration], known)
-        what = f"the topic function of {operation.topic!a}"
         # FastAPI would fill a parameter that the path lacks from the query of the handshake: a hole
         hidden = frozenset(values) - frozenset(known)
-        return await self.inner.call(path, Call(operation, identity), connection, what=what, hidden=hidden)
+        return await self._ask(declaration, path, Call(operation, identity), connection, hidden)
+
+    async def _ask(
+        self, declaration: Declaration, path: str, call: Call, connection: HTTPConnection, hidden: frozenset[str]
+    ) -> Admission | Refusal:
+        """Run the route at ``path``, unless the same caller was admitted to the same a moment ago.
+
+        Only an admission without a value is remembered: a value is the state of a topic, and a refusal may be over.
+        """
+        admissions = self._admissions
+        name = None if admissions is None else await self._name(declaration, call, connection)
+        if admissions is not None and name is not None and admissions.has(name, self.clock.now()):
+            return Admission()
+        clearings = 0 if admissions is None else admissions.clearings
+        what = f"the topic function of {call.operation.topic!a}"
+        admission = await self.inner.call(path, call, connection, what=what, hidden=hidden)
+        is_plain = isinstance(admission, Admission) and admission.value is None
+        if admissions is not None and name is not None and is_plain:
+            admissions.keep(name, self.clock.now(), clearings)
+        return admission
+
+    async def _name(self, declaration: Declaration, call: Call, connection: HTTPConnection) -> object | None:
+        """Who wants what, as far as a function can see, but for the position; None: it has to be asked."""
+        operation, identity = call.operation, call.identity
+        if operation.name not in _REMEMBERED:
+            return None
+        if identity is None:
+            presented = await self.presented(connection)
+            if isinstance(presented, Refusal):
+                return None
+            identity = presented
+        digest = hashlib.blake2b(digest_size=16)
+        try:
+            for part in _facts(connection, identity, operation.data):
+                digest.update(b"%d:%s" % (len(part), part))
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+            # the application's own identity has something in it that cannot be compared, or the data are too deep
+            return None
+        return declaration, operation.name, operation.topic, digest.digest()
+
+    def forget_admissions(self) -> None:
+        """Somebody may do less than before: ask every function again."""
+        if self._admissions is not None:
+            self._admissions.clear()
+
+
+async def _nothing_presented(connection: HTTPConnection) -> None:
+    """Where nobody looks at tokens and tickets."""
+
+
+def _facts(connection: HTTPConnection, identity: Identity | None, data: Any) -> Iterator[bytes]:
+    """All that a function can learn of its caller: the credentials that it knows of are not ours to name."""
+    scope = connection.scope
+    yield from (scope["type"].encode(), scope.get("scheme", "").encode(), scope["path"].encode("utf-8", "replace"))
+    yield ((scope.get("client") or ("",))[0] or "").encode()
+    # which of several doors it has come to
+    yield repr(scope.get("server")).encode("utf-8", "replace")
+    query: bytes = scope.get("query_string", b"")
+    if any(place in query for place in _PLACES):
+        pairs = parse_qsl(query, keep_blank_values=True)
+        query = urlencode([pair for pair in pairs if pair[0] not in _PLACES]).encode()
+    yield query
+    for name, value in scope["headers"]:
+        if name not in _PASSING_HEADERS:
+            yield from (name, value)
+    # what came with a subscription: bytes where it is no JSON
+    yield b"bytes" + data if isinstance(data, bytes) else b"value" + msgspec.json.encode(data)
+    if identity is not None:
+        # claims tell a new token from the one before it; when the application was asked who it is tells nothing
+        who = (identity.user, identity.token_id, identity.info, identity.claims)
+        yield msgspec.json.encode(who, order="deterministic")
 
 
 def _pattern_path(index: int, known: Mapping[str, str]) -> str:

@@ -15,14 +15,13 @@ from starlette.requests import HTTPConnection
 from tidewire.clock import Clock
 from tidewire.errors import BadToken, DeclarationError, KeysUnavailable, TokenExpired, TokenRevoked
 from tidewire.server.identity import ANONYMOUS, Identity
-from tidewire.server.inner import CALL, OUTER, Call, Inner, Operation, Refusal, make_endpoint, refuse_websockets
+from tidewire.server.inner import CALL, KNOWN, OUTER, Call, Inner, Operation, Refusal, make_endpoint, refuse_websockets
 from tidewire.server.revocations import Revocations
 from tidewire.server.tickets import UNKNOWN, Tickets
 from tidewire.server.tokens import SubscriptionGrant, Tokens
 
 logger = logging.getLogger("tidewire.server")
 
-_KNOWN = "tidewire.known"
 _IDENTIFY = "identify"
 # RFC 6750 section 3.1
 _INVALID = {"www-authenticate": 'Bearer error="invalid_token"'}
@@ -106,20 +105,43 @@ class Identities:
         asked once for a request, and again for each thing a WebSocket wants to do.
         """
         scope = _outermost(connection.scope)
-        known: _Known = scope.setdefault(_KNOWN, {}).setdefault(self, _Known())
+        known = self._known(scope)
         async with known.lock:
-            if known.identity is not None:
-                return self._still(known.identity)
-            connection = HTTPConnection(scope)
-            found = await self._presented(connection)
-            is_lasting = found is not None or scope["type"] == "http"
+            found = await self._look(scope, known)
             if found is None:
-                found = await self._provided(connection)
-            if is_lasting and isinstance(found, Identity):
-                known.identity = found
+                found = await self._provided(HTTPConnection(scope))
+                if scope["type"] == "http" and isinstance(found, Identity):
+                    known.identity = found
             return found
 
-    async def _presented(self, connection: HTTPConnection) -> Identity | Refusal | None:
+    async def presented(self, connection: HTTPConnection) -> Identity | Refusal | None:
+        """The same as far as a token or a ticket says it, also where it is known; None: the application would."""
+        scope = _outermost(connection.scope)
+        known = self._known(scope)
+        async with known.lock:
+            return await self._look(scope, known)
+
+    def check(self, identity: Identity) -> None:
+        """Raise ``TokenExpired`` where ``identity`` has ended meanwhile, ``TokenRevoked`` where it is void."""
+        leeway_s = 0.0 if self._tokens is None else self._tokens.leeway_s
+        if identity.expires_at is not None and identity.expires_at <= self._clock.wall_ms() / 1000 - leeway_s:
+            raise TokenExpired("who you are has expired: come back with a new token")
+        if self._revocations.is_revoked(identity):
+            raise TokenRevoked
+
+    def _known(self, scope: MutableMapping[str, Any]) -> _Known:
+        known: _Known = scope.setdefault(KNOWN, {}).setdefault(self, _Known())
+        return known
+
+    async def _look(self, scope: MutableMapping[str, Any], known: _Known) -> Identity | Refusal | None:
+        if known.identity is not None:
+            return self._still(known.identity)
+        found = await self._credential(HTTPConnection(scope))
+        if isinstance(found, Identity):
+            known.identity = found
+        return found
+
+    async def _credential(self, connection: HTTPConnection) -> Identity | Refusal | None:
         """Who the token or the ticket is of; None where there is neither."""
         query = connection.query_params
         if self._tokens is not None:
@@ -156,11 +178,14 @@ class Identities:
 
     def _read(self, value: Any) -> Identity | Refusal:
         now = self._clock.wall_ms() / 1000
-        if value is None or value == "" or value is ANONYMOUS:
+        if value is None:
             return ANONYMOUS
         if isinstance(value, str):
-            return Identity(user=value, issued_at=now)
+            return Identity(user=value, issued_at=now) if value else ANONYMOUS
         if isinstance(value, Identity):
+            if value == ANONYMOUS:
+                # one that says nothing is nobody, whoever has made it: it gets no tickets
+                return ANONYMOUS
             return self._still(value if value.issued_at is not None else replace(value, issued_at=now))
         logger.error(
             "the identity function returned %s: return the user's id as a str, an Identity, or None",
@@ -170,11 +195,10 @@ class Identities:
 
     def _still(self, identity: Identity) -> Identity | Refusal:
         """``identity``, unless it has ended meanwhile."""
-        leeway_s = 0.0 if self._tokens is None else self._tokens.leeway_s
-        if identity.expires_at is not None and identity.expires_at <= self._clock.wall_ms() / 1000 - leeway_s:
-            return Refusal(401, "who you are has expired: come back with a new token", dict(_INVALID))
-        if self._revocations.is_revoked(identity):
-            return Refusal(401, str(TokenRevoked()), dict(_INVALID))
+        try:
+            self.check(identity)
+        except TokenExpired as error:
+            return Refusal(401, str(error), dict(_INVALID))
         return identity
 
     async def dependency(self, connection: HTTPConnection) -> Identity:
@@ -211,8 +235,8 @@ def _outermost(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
 
 def _bearers(connection: HTTPConnection) -> list[str]:
     """The tokens of ``Authorization: Bearer`` (RFC 6750 section 2.1); other schemes are the application's."""
-    split = [value.partition(" ") for value in connection.headers.getlist("authorization")]
-    return [token.strip() for scheme, _, token in split if scheme.lower() == "bearer"]
+    split = [[*value.split(maxsplit=1), "", ""] for value in connection.headers.getlist("authorization")]
+    return [token.strip() for scheme, token, *_ in split if scheme.lower() == "bearer"]
 
 
 async def _only(given: list[str], look: Callable[[str], Awaitable[Identity | Refusal]]) -> Identity | Refusal:

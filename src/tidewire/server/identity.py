@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+def _check_user(user: object) -> None:
+    """7 and "7" would be one user here and two there: one is revoked, and the other goes on."""
+    if not isinstance(user, str):
+        raise TypeError(f"Identity(user=...) is a str, not {type(user).__name__}: write str(...) around the user's id")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """A verified caller.
@@ -23,6 +29,9 @@ class Identity:
     expires_at: float | None = None
     token_id: str | None = None
     issued_at: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_user(self.user)
 
 
 ANONYMOUS = Identity()

@@ -249,6 +249,25 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     return Response(status_code=422)
 
 
+# of a handshake: what calls are made of, and where it is kept who that is (``server.identities``)
+KNOWN = "tidewire.known"
+_KEPT = (
+    *("type", "asgi", "http_version", "scheme", "path", "query_string", "headers", "client", "server"),
+    *("state", "app", "session", "user", "auth"),
+)
+
+
+def keep_handshake(connection: HTTPConnection, *, is_known: bool) -> HTTPConnection:
+    """What calls for the caller behind ``connection`` need of it, once the server is through with it.
+
+    The rest of an ASGI scope, and of a framework's objects around it, is many objects for each of thousands.
+    ``is_known``: who makes the calls says whose they are, and nobody has to be asked.
+    """
+    scope = connection.scope
+    names = _KEPT if is_known else (*_KEPT, KNOWN)
+    return HTTPConnection({name: scope[name] for name in names if name in scope})
+
+
 _DROPPED = frozenset({b"content-length", b"content-type", b"transfer-encoding", b"upgrade", b"connection"})
 
 

@@ -39,7 +39,8 @@ class KeySet:
 
     def __init__(self, url: str, clock: Clock, fetch: Fetch | None = None) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
+        is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
+        if not is_safe or not parts.hostname:
             raise DeclarationError("Tokens: jwks_url begins with https:// (http:// only on this machine)")
         self.url = url
         self._clock = clock

@@ -24,11 +24,26 @@ class Revocations:
     def __len__(self) -> int:
         return len(self._tokens) + len(self._users)
 
+    def revoke(self, *, user: str | None, token_id: str | None, for_s: float) -> None:
+        """One token, or all of a user until now, or both; nothing is done where one of them makes no sense.
+
+        Raises ``ValueError``, and ``TooManyRevocations``.
+        """
+        if user is None and token_id is None:
+            raise ValueError("say whose tokens are revoked (user=), or which one (token_id=)")
+        if user is not None:
+            _check(user, "user", for_s)
+        if token_id is not None:
+            self.revoke_token(token_id, for_s=for_s)
+        if user is not None:
+            self.revoke_user(user, for_s=for_s)
+
     def revoke_token(self, token_id: str, *, for_s: float) -> None:
         """The token with this ``jti`` is void, and that is remembered for ``for_s`` seconds: until it expires.
 
-        Raises ``TooManyRevocations``.
+        Raises ``TooManyRevocations``, and ``ValueError`` for an id that no token has.
         """
+        _check(token_id, "token_id", for_s)
         self._make_room(token_id in self._tokens)
         self._tokens[token_id] = max(self._tokens.get(token_id, 0.0), self._end(for_s))
 
@@ -38,8 +53,7 @@ class Revocations:
         A token that does not say when it was issued is void, too. ``iat`` has whole seconds in most tokens: one that is
         issued in the rest of this second is void as well. Raises ``TooManyRevocations``, and ``ValueError`` for nobody.
         """
-        if not user:
-            raise ValueError("revoke tokens of a user by the user's id: the empty id is everybody who is not known")
+        _check(user, "user", for_s)
         self._make_room(user in self._users)
         known_before, known_until = self._users.get(user, (0.0, 0.0))
         before = self._now() if before is None else before
@@ -68,3 +82,14 @@ class Revocations:
         self._users = {user: entry for user, entry in self._users.items() if entry[1] > now}
         if len(self) >= self._most:
             raise TooManyRevocations(self._most)
+
+
+def _check(name: object, what: str, for_s: float) -> None:
+    """Refuse what would be remembered and mean nothing: who revokes believes that somebody is out."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(
+            f"{what} is the id that stands in the token, a text, and not {name!r}: the empty id is everybody who is "
+            "not known"
+        )
+    if not for_s > 0:
+        raise ValueError(f"for_s is how many seconds the revocation is remembered, more than 0, and not {for_s!r}")

@@ -25,7 +25,7 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 from tidewire.errors import AddressInUse, BadAddress, SeveralProcesses
 from tidewire.limits import RAW_MESSAGE_BYTES_MAX
 from tidewire.server.handler import STATE_PREFIX, Handler, Handlers, is_handler
-from tidewire.server.memory import keep_large_blocks
+from tidewire.server.memory import keep_large_blocks, spare_collector
 from tidewire.server.secrets import hide_secrets_in_logs
 from tidewire.wire.http import HttpProtocol
 from tidewire.wire.uvicorn import Protocol as WebSocketProtocol
@@ -77,6 +77,7 @@ class Server(uvicorn.Server):
         self._run_for_s = run_for_s
         # what ends the process when tasks do not let the loop end
         self._last_call: threading.Timer | None = None
+        self._put_back_collector: Callable[[], None] | None = None
         # accepting, and to be stopped
         self._listening = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -93,6 +94,8 @@ class Server(uvicorn.Server):
         if self._owns_process:
             keep_large_blocks()
         await super().startup(sockets=sockets)
+        if self._owns_process:
+            self._put_back_collector = spare_collector()
         if not self.started or not sockets:
             return
         if self._run_for_s is not None:
@@ -122,7 +125,9 @@ class Server(uvicorn.Server):
                 self._last_call.start()
 
     def ended(self) -> None:
-        """The loop is over: there was nothing to leave behind."""
+        """The loop is over: there was nothing to leave behind, and the process may go on with something else."""
+        if self._put_back_collector is not None:
+            self._put_back_collector()
         if self._last_call is not None:
             self._last_call.cancel()
 

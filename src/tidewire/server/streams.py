@@ -23,6 +23,7 @@ from tidewire.server.direct import SocketConnection
 from tidewire.server.durable import check_there
 from tidewire.server.gate import Declaration, Operation, Refusal
 from tidewire.server.inbound import TAKES_NONE, Publishing, guard
+from tidewire.server.inner import keep_handshake
 from tidewire.server.readers import AS_EVENTS, AS_FRAMES, BareReader, EventReader, PositionsReader, Wording
 from tidewire.server.site import Site, address_of, parse_rate, parse_since_of
 from tidewire.wire.asgi import StreamLink, WebSocketLink, extension_of, means_gone
@@ -207,7 +208,8 @@ def _take_over(site: Site, websocket: WebSocket) -> Callable[..., Any] | None:
 def _follow_on_socket(site: Site, websocket: WebSocket, asked: Asked, hand_over: Callable[..., Any]) -> None:
     """Hand the socket to a connection of its own; the route, its scope and its dependencies are through."""
     takes_any = asked.declaration.publish is not False
-    publishing = Publishing(site, websocket, asked.topic, asked.declaration) if takes_any else None
+    http = keep_handshake(websocket, is_known=False)
+    publishing = Publishing(site, http, asked.topic, asked.declaration) if takes_any else None
     address = address_of(websocket)
     invite = None if publishing is None else publishing.invite
     connection: SocketConnection = hand_over(lambda socket: SocketConnection(socket, site, address, invite))

@@ -25,7 +25,7 @@ class Tickets:
     """Tickets that were given out. Full: the oldest go, and whoever has one asks for another.
 
     Of one user there are ``PER_USER_MAX``, and of more that user's oldest go, so that nobody voids those of others.
-    Users who are not known by an id share the room that is left.
+    Users who are not known by an id share half of the room.
     """
 
     def __init__(self, clock: Clock, *, lifetime_s: float, most: int) -> None:
@@ -59,7 +59,7 @@ class Tickets:
         while self._given and next(iter(self._given.values()))[1] <= now:
             self._forget(next(iter(self._given)))
         own = self._of_user.get(user, {})
-        if user and len(own) >= PER_USER_MAX:
+        if len(own) >= (PER_USER_MAX if user else max(1, self._most // 2)):
             self._forget(next(iter(own)))
         if len(self._given) >= self._most:
             self._forget(next(iter(self._given)))

@@ -59,6 +59,9 @@ class Tokens:
     where none is given. ``issuer``: what ``iss`` has to be, one or several, where given. ``leeway_s``: how far clocks
     may differ. ``subscriptions``: how subscription tokens are verified, where that is another way. ``clock``: wall
     time, until a ``Live`` gives its own. Raises ``DeclarationError``.
+
+    A ``Live`` with ``Tokens`` takes ``Authorization: Bearer`` and ``?token=`` for its own: one that is not good is
+    refused, also where ``Live(identity=...)`` could make something of it. Without, both are the application's.
     """
 
     secret: str | bytes | None = field(default=None, repr=False)
@@ -81,6 +84,10 @@ class Tokens:
             raise DeclarationError(f"Tokens: with this kind of key algorithms is a list of {', '.join(possible)}")
         if not 0 <= self.leeway_s <= LEEWAY_MAX_S:
             raise DeclarationError(f"Tokens: leeway_s is between 0 and {LEEWAY_MAX_S:g} seconds: set the clocks right")
+        for name, given in (("audience", self.audience), ("issuer", self.issuer)):
+            if given is not None and not all(_several(given) or ("",)):
+                # checked nowhere, although somebody has wanted it to be
+                raise DeclarationError(f"Tokens: {name} is empty: leave it out, or say what it has to be")
         if self.subscriptions is not None and self.subscriptions.subscriptions is not None:
             raise DeclarationError("Tokens: those of subscriptions= have no subscriptions= of their own")
         # the way of a frozen dataclass to have what is derived

@@ -130,6 +130,8 @@ class HttpProtocol(HttpToolsProtocol):
         upgrade = sys.exception()
         early = b"" if upgrade is None else self._data[upgrade.args[0] :]
         super().handle_websocket_upgrade()
+        # both refer to this: it is through, and is not to wait for the garbage collector
+        self.parser, self.scope = None, None  # type: ignore[assignment]
         if early:
             self.transport.get_protocol().data_received(early)  # type: ignore[attr-defined]
 

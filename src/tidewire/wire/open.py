@@ -51,6 +51,27 @@ class Owner(Protocol):
         """``writable`` is true again."""
 
 
+class _Nobody:
+    """The owner of a socket that has ended: the last one has heard so, and is held no longer."""
+
+    __slots__ = ()
+
+    def received(self, messages: list[Message]) -> None:
+        pass
+
+    def ended(self, closed: ConnectionClosed) -> None:
+        pass
+
+    def must_wait(self) -> None:
+        pass
+
+    def may_write(self) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
+
+
 class Shared:
     """What the connections of one server share: a wheel, and those that have written in this pass of the loop."""
 
@@ -411,7 +432,8 @@ class OpenSocket(asyncio.BufferedProtocol):
     def _tell(self, closed: ConnectionClosed) -> None:
         if not self._is_told:
             self._is_told = True
-            self.owner.ended(closed)
+            owner, self.owner = self.owner, _NOBODY
+            owner.ended(closed)
 
     def on_time(self) -> None:
         """The wheel's: a ping is due, a pong did not come, or a goodbye has taken its time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import HTTPConnection
@@ -107,10 +108,11 @@ class Caller:
             "client": ("10.0.0.1", 1),
         }
         self.socket = OpenSocket(self.transport, house.shared, None, max_size=1 << 22)  # type: ignore[arg-type]
+        key = dict(parse_qsl(query)).get("session")
         is_pinged = "cf_ws_frame_ping_pong=true" not in query
         framing = framing_of(self.codec, is_raw=True)
         self.session = Session(
-            house.site, HTTPConnection(scope), framing, identity=identity, is_pinged=is_pinged, execute=execute
+            house.site, HTTPConnection(scope), framing, identity=identity, key=key, is_pinged=is_pinged, execute=execute
         )
         self.connection = SocketConnection(
             self.socket, house.site, "10.0.0.1", lambda connection, socket: self.session.begin(connection, socket)

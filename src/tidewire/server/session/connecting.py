@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import msgspec
 
-from tidewire.errors import BadToken, KeysUnavailable, TokenExpired, TooManyTopics, UnknownTopic
+from tidewire.errors import BadToken, BadTopic, KeysUnavailable, TokenExpired, TooManyTopics, UnknownTopic
 from tidewire.hub.subscription import Subscription
 from tidewire.protocol import codes, packets
 from tidewire.protocol import payload as payloads
@@ -21,9 +21,9 @@ from tidewire.server.hooks import CONNECT, Welcome
 from tidewire.server.identity import Identity
 from tidewire.server.inner import Refusal
 from tidewire.server.session.asking import decode_data, refused
-from tidewire.server.session.reader import SessionReader, publication
+from tidewire.server.session.reader import Beginning, SessionReader, publication
 from tidewire.server.session.session import Refused, Session, State
-from tidewire.server.session.subscribing import follow, since_of
+from tidewire.server.session.subscribing import follow, since_of, ttl_of
 
 logger = logging.getLogger("tidewire.server")
 
@@ -53,7 +53,7 @@ async def connect(session: Session, request: packets.ConnectRequest, command_id:
     session.client = client
     topics = dict.fromkeys([*welcome.topics, *_topics_of(identity)])
     started = {topic: await _recover(session, topic, request.subs.get(topic)) for topic in topics}
-    if session.is_over():
+    if session.is_over() or _is_revoked(session):
         return None
     session.connected()
     session.expire_at(identity.expires_at)
@@ -67,14 +67,17 @@ async def connect(session: Session, request: packets.ConnectRequest, command_id:
 
 
 async def _identify(session: Session, token: str) -> Identity:
-    """A token says who it is; without one it is who the handshake was from."""
-    if not token:
-        return session.identity
+    """A token says who it is; without one it is who the handshake was from, unless that has ended since."""
     identities = session.site.identities
-    if identities is None or session.site.tokens is None:
+    if identities is None and not token:
+        return session.identity
+    if identities is None or (token and session.site.tokens is None):
         raise Refused(codes.UNAUTHORIZED, "this server takes no tokens")
     try:
-        return await identities.of_token(token)
+        if token:
+            return await identities.of_token(token)
+        identities.check(session.identity)
+        return session.identity
     except KeysUnavailable as error:
         raise Refused(codes.INTERNAL, str(error)) from None
     except TokenExpired as error:
@@ -82,6 +85,14 @@ async def _identify(session: Session, token: str) -> Identity:
     except BadToken as error:
         session.end(codes.INVALID_TOKEN, str(error))
         raise Refused(codes.UNAUTHORIZED) from None
+
+
+def _is_revoked(session: Session) -> bool:
+    """End a session that was revoked while it connected: ``live.revoke`` ends those that have."""
+    if not session.site.revocations.is_revoked(session.identity):
+        return False
+    session.end(codes.EXPIRED, "the token was revoked")
+    return True
 
 
 async def _welcome(session: Session, request: packets.ConnectRequest) -> Welcome:
@@ -96,7 +107,7 @@ async def _welcome(session: Session, request: packets.ConnectRequest) -> Welcome
 
 def _key_of(session: Session, request: packets.ConnectRequest) -> str | None:
     """The name under which the client comes back: ``?session=`` of the URL, or a header of the connect command."""
-    given = session.http.query_params.get("session")
+    given = session.key
     for name, value in request.headers.items():
         if name.lower() == KEY_HEADER:
             given = value
@@ -125,7 +136,7 @@ def _result(session: Session, welcome: Welcome) -> ConnectResult:
         result.ping, result.pong = max(1, round(session.site.limits.session_ping_s)), True
     expires_at = session.identity.expires_at
     if expires_at is not None:
-        result.expires, result.ttl = True, max(1, int(session.seconds_until(expires_at)))
+        result.expires, result.ttl = True, ttl_of(session, expires_at)
     if welcome.data is not None:
         result.data = msgspec.Raw(payloads.encode_json(welcome.data))
     return result
@@ -142,20 +153,21 @@ class _Begun:
 
     def go_on(self, session: Session) -> None:
         """Subscribe at the hub, from where the result ends."""
-        reader = SessionReader(session, self.topic, self.declaration, command_id=0, was_recovering=False)
+        beginning = Beginning(0)
+        reader = SessionReader(session, self.topic, self.declaration, beginning)
         reader.hears_members = self.declaration.presence and self.declaration.join_leave
         session.subscriptions[self.topic] = reader
-        reader.task = session.spawn(_bring_up(session, reader, self._since))
+        beginning.task = session.spawn(_bring_up(session, reader, beginning, self._since))
 
 
-async def _bring_up(session: Session, reader: SessionReader, since: Since) -> None:
+async def _bring_up(session: Session, reader: SessionReader, beginning: Beginning, since: Since) -> None:
 
     def begin(reader: SessionReader) -> Awaitable[Subscription]:
         policy = reader.declaration.policy
         return session.site.hub.subscribe(reader.topic, policy, reader, since=since, rest_after_gap=False)
 
-    await follow(session, reader, begin)
-    if reader.answered.done() and not reader.answered.result():
+    await follow(session, reader, beginning, begin)
+    if beginning.answered.done() and not beginning.answered.result():
         session.lose_subscription(reader)
 
 
@@ -165,7 +177,7 @@ async def _recover(session: Session, topic: str, request: SubscribeRequest | Non
     try:
         declaration = site.gate.find(topic)
         noted = await site.hub.note(topic)
-    except (UnknownTopic, TooManyTopics):
+    except (BadTopic, UnknownTopic, TooManyTopics):
         logger.error("a session is to be subscribed to %r, and there is no such topic, or no room for it", topic)
         return None
     result = SubscribeResult()
@@ -207,5 +219,5 @@ async def refresh(session: Session, request: packets.RefreshRequest, command_id:
     session.expire_at(identity.expires_at)
     result = packets.RefreshResult(client=session.client, version=_version())
     if identity.expires_at is not None:
-        result.expires, result.ttl = True, max(1, int(session.seconds_until(identity.expires_at)))
+        result.expires, result.ttl = True, ttl_of(session, identity.expires_at)
     return result

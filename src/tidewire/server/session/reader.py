@@ -6,8 +6,9 @@ import asyncio
 import base64
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -39,6 +40,16 @@ class Framing:
     codec: Codec
     is_raw: bool
     """Frames of our own wire."""
+    _encoders: WeakValueDictionary[str, TopicEncoder] = field(
+        default_factory=WeakValueDictionary, compare=False, repr=False
+    )
+
+    def encoder(self, topic: str) -> TopicEncoder:
+        """The one for ``topic``: sessions that have the same one share what it makes (``hub.subscription.Encode``)."""
+        found = self._encoders.get(topic)
+        if found is None:
+            found = self._encoders[topic] = TopicEncoder(self, topic)
+        return found
 
     def item(self, payload: bytes) -> Any:
         """The payload of one WebSocket message, ready to be written."""
@@ -96,12 +107,9 @@ def publication(message: Message, codec: Codec) -> Publication:
     return Publication(data=msgspec.Raw(data), info=info, offset=message.offset, tags=tags)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TopicEncoder:
-    """What messages of one topic look like to the sessions of one framing: one frame for a whole batch.
-
-    Equal ones are the same encoding, so that sessions share what it makes (``hub.subscription.Encode``).
-    """
+    """What messages of one topic look like to the sessions of one framing: one frame for a whole batch."""
 
     framing: Framing
     topic: str
@@ -151,62 +159,64 @@ class Pages:
         return found
 
 
+class Beginning:
+    """How a subscription begins; forgotten when it has, as there are thousands that go on for hours.
+
+    ``command_id``: the command that is to be answered; 0 where the server has subscribed. ``reject_unrecovered``:
+    refuse to begin where the position is lost.
+    """
+
+    __slots__ = ("answered", "command_id", "fault", "reject_unrecovered", "result", "start", "task", "was_recovering")
+
+    def __init__(self, command_id: int, *, was_recovering: bool = False, reject_unrecovered: bool = False) -> None:
+        self.command_id = command_id
+        self.was_recovering = was_recovering
+        self.reject_unrecovered = reject_unrecovered
+        # the answer, and whether it could begin, once that is known
+        self.result = SubscribeResult()
+        self.answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        # why it could not, where the hub said so
+        self.fault: Fault | None = None
+        # where it begins
+        self.start: Position | None = None
+        # the task that brings it up to date
+        self.task: asyncio.Task[None] | None = None
+
+
 class SessionReader:
     """One subscription of a session (``hub.subscription.Reader``), and the source of what is said of its members."""
 
     __slots__ = (
         "_session",
-        "_start",
-        "answered",
-        "command_id",
+        "beginning",
         "declaration",
         "encode",
         "expiry",
-        "fault",
         "hears_members",
         "info",
         "is_clients",
         "member",
-        "reject_unrecovered",
-        "result",
         "subscription",
-        "task",
         "topic",
-        "was_recovering",
     )
 
-    def __init__(
-        self, session: Session, topic: str, declaration: Declaration, *, command_id: int, was_recovering: bool
-    ) -> None:
+    def __init__(self, session: Session, topic: str, declaration: Declaration, beginning: Beginning) -> None:
         self.topic = topic
         self.declaration = declaration
-        self.encode = TopicEncoder(session.framing, topic)
-        # the command that is to be answered; 0 where the server has subscribed
-        self.command_id = command_id
+        self.encode = session.framing.encoder(topic)
+        self.beginning: Beginning | None = beginning
         # made by the client's command, not by the server itself
-        self.is_clients = command_id != 0
-        self.was_recovering = was_recovering
-        # refuse to begin where the position is lost
-        self.reject_unrecovered = False
+        self.is_clients = beginning.command_id != 0
         # hears of joins and leaves
         self.hears_members = False
         # what others may know of it here, as JSON text
         self.info = b""
-        # why it could not begin, where the hub said so
-        self.fault: Fault | None = None
         # its place in the roster
         self.member: Member | None = None
         # ends it when its token has expired
         self.expiry: Timer | None = None
-        # how it began, once that is known; and whether it could not
-        self.result = SubscribeResult()
-        self.answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        # the task that brings it up to date, and what came of it
-        self.task: asyncio.Task[None] | None = None
         self.subscription: Subscription | None = None
         self._session = session
-        # where it begins
-        self._start: Position | None = None
 
     @property
     def outbox(self) -> Outbox:
@@ -216,8 +226,10 @@ class SessionReader:
     def opened(self, subscription: Subscription, how: Opened) -> bool:
         """The answer to the command, with what was missed where that is little; it goes out before any message."""
         self.subscription = subscription
-        self._start = how.start
-        result = self.result
+        beginning = self.beginning
+        assert beginning is not None, "it begins once"
+        beginning.start = how.start
+        result = beginning.result
         policy = self.declaration.policy
         if how.start is not None and not isinstance(policy, Signal):
             result.recoverable, result.positioned = True, isinstance(policy, Log)
@@ -225,24 +237,24 @@ class SessionReader:
         if isinstance(policy, Latest) and not how.recovered:
             # the whole state follows, and the position moves with what comes after it
             result.offset = 0
-        result.was_recovering = self.was_recovering
+        result.was_recovering = beginning.was_recovering
         result.recovered = bool(how.recovered)
-        if self.was_recovering and not how.recovered and self.reject_unrecovered:
-            self._answer(is_taken=False)
+        if beginning.was_recovering and not how.recovered and beginning.reject_unrecovered:
+            self._answer(beginning, is_taken=False)
             return True
         is_said = result.recovered and bool(how.page)
         if is_said:
             result.publications = self._session.site.pages.prepare(self.encode, how.page)
-        self._answer(is_taken=True)
+        self._answer(beginning, is_taken=True)
         return is_said
 
-    def _answer(self, *, is_taken: bool) -> None:
-        if self.answered.done():
+    def _answer(self, beginning: Beginning, *, is_taken: bool) -> None:
+        if beginning.answered.done():
             return
-        self.answered.set_result(is_taken)
+        beginning.answered.set_result(is_taken)
         if is_taken:
             if self.is_clients:
-                self._session.reply_now(self.command_id, self.result)
+                self._session.reply_now(beginning.command_id, beginning.result)
             self._session.entered(self)
 
     def pull(self) -> Batch | None:
@@ -253,6 +265,7 @@ class SessionReader:
         """An outbox's: a join, a leave or the word of its end has left."""
         if self._session.dropped.get(self.topic) is self:
             del self._session.dropped[self.topic]
+            self.release()
 
     def forget_queued(self) -> None:
         """The client has ended it: nothing that is queued for it is wanted any more."""
@@ -260,9 +273,13 @@ class SessionReader:
         if self.subscription is not None:
             self.outbox.discard(self.subscription)
 
+    def release(self) -> None:
+        """It is over for good: nothing that refers to itself is left of it."""
+        self.subscription = self.beginning = None
+
     def lost(self, subscription: Subscription, gap: Gap) -> None:
         """At the beginning the answer has said so; later the client is to subscribe again from where it is."""
-        if gap.until != self._start:
+        if self.beginning is None or gap.until != self.beginning.start:
             self._session.lose_subscription(self)
 
     def ended(self, subscription: Subscription, end: End) -> None:

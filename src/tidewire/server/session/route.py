@@ -11,7 +11,7 @@ from tidewire.protocol.codecs import choose_codec
 from tidewire.server.connection import TopicConnection
 from tidewire.server.direct import SocketConnection
 from tidewire.server.inbound import guard
-from tidewire.server.inner import Refusal
+from tidewire.server.inner import Refusal, keep_handshake
 from tidewire.server.session.reader import framing_of
 from tidewire.server.session.session import Session
 from tidewire.server.session.table import execute
@@ -40,7 +40,9 @@ async def serve_session(site: Site, websocket: WebSocket) -> None:
     is_pinged = query.get("cf_ws_frame_ping_pong") != "true"
     hand_over = hand_over_of(site, websocket)
     framing = framing_of(codec, is_raw=hand_over is not None)
-    session = Session(site, websocket, framing, identity=identity, is_pinged=is_pinged, execute=execute)
+    http = keep_handshake(websocket, is_known=True)
+    key = query.get("session")
+    session = Session(site, http, framing, identity=identity, key=key, is_pinged=is_pinged, execute=execute)
     if hand_over is not None:
         address = address_of(websocket)
 

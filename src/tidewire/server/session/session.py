@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -67,9 +66,39 @@ class State(enum.Enum):
 class Session:
     """The life of one connection (``server.inbound.Guest``).
 
-    ``http``: the handshake. ``identity``: who that was, as far as it said. ``is_pinged``: whether to send the
-    protocol's own pings. ``execute``: does one command.
+    ``http``: the handshake. ``identity``: who that was, as far as it said. ``key``: under which name it may replace a
+    connection of its own that was lost. ``is_pinged``: whether to send the protocol's own pings. ``execute``: does one
+    command.
     """
+
+    # a server holds thousands of these
+    __slots__ = (
+        "_answers",
+        "_assembler",
+        "_coming_bytes",
+        "_credit",
+        "_execute",
+        "_expiry",
+        "_flow",
+        "_heart",
+        "_is_in_debt",
+        "_waiting",
+        "_worker",
+        "calls",
+        "client",
+        "connection",
+        "dropped",
+        "framing",
+        "http",
+        "identity",
+        "info",
+        "is_pinged",
+        "key",
+        "site",
+        "state",
+        "subscriptions",
+        "tasks",
+    )
 
     def __init__(
         self,
@@ -78,6 +107,7 @@ class Session:
         framing: Framing,
         *,
         identity: Identity = ANONYMOUS,
+        key: str | None = None,
         is_pinged: bool = True,
         execute: Callable[[Session, Command], Coroutine[Any, Any, packets.Packet | None]],
     ) -> None:
@@ -91,8 +121,7 @@ class Session:
         self.client = ""
         # what others may know of the connection, as JSON text
         self.info = b""
-        # under which name it may replace a connection of its own that was lost
-        self.key: str | None = None
+        self.key = key
         self.subscriptions: dict[str, SessionReader] = {}
         # those that the server has ended, until the client has been told
         self.dropped: dict[str, SessionReader] = {}
@@ -101,7 +130,8 @@ class Session:
         self._execute = execute
         self._assembler = Assembler()
         self._coming_bytes = 0
-        self._waiting: deque[Command] = deque()
+        # a list: an empty deque takes 600 bytes
+        self._waiting: list[Command] = []
         self._worker: asyncio.Task[None] | None = None
         # calls that go on, by their command's id, or a stream's own
         self.calls: dict[str | int, asyncio.Task[None]] = {}
@@ -109,7 +139,8 @@ class Session:
         self.tasks: set[asyncio.Task[None]] = set()
         # answers that wait for others
         self._answers: list[bytes] = []
-        self._heart = Heart(self)
+        # until the session is over
+        self._heart: Heart | None = Heart(self)
         self._expiry: Timer | None = None
         self._is_in_debt = False
         self._credit = Credit(site.limits.session_commands_per_s, site.limits.session_burst_max)
@@ -119,7 +150,8 @@ class Session:
         self.connection = connection
         self._flow = flow
         self.site.sessions.enter(self)
-        self._heart.wait_for_connect()
+        if self._heart is not None:
+            self._heart.wait_for_connect()
         return self
 
     @property
@@ -177,7 +209,7 @@ class Session:
             self.end(codes.FLOOD)
         elif command.request is None and command.id:
             self.end(codes.BAD_REQUEST, "a command that asks for nothing")
-        elif command.request is None and not self._heart.take_pong():
+        elif command.request is None and self._heart is not None and not self._heart.take_pong():
             self.end(codes.BAD_REQUEST, "a pong without a ping")
         return self.state is not State.OVER
 
@@ -185,7 +217,7 @@ class Session:
         """Do what waits. A client that has gone by itself has its publishes done still."""
         try:
             while self._waiting:
-                await self._do(self._waiting.popleft())
+                await self._do(self._waiting.pop(0))
         finally:
             self._worker = None
             self.flush()
@@ -198,7 +230,7 @@ class Session:
             await asyncio.wait([self._worker])
 
     async def _do(self, command: Command) -> None:
-        refusal = self._misplaced(command)
+        refusal = _misplaced(command, self.state)
         if refusal is not None:
             self.end(codes.BAD_REQUEST, refusal)
             return
@@ -212,18 +244,6 @@ class Session:
         else:
             if result is not None:
                 self.reply(command.id, result)
-
-    def _misplaced(self, command: Command) -> str | None:
-        """Why this command may not come now (the rules of the protocol), or None."""
-        if self.state is State.OVER:
-            return None
-        if not command.id and command.send is None:
-            return "a command without an id"
-        if command.connect is not None:
-            return None if self.state is State.NEW else "connect came twice"
-        if self.state is State.REFUSED:
-            return "commands after a refused connect"
-        return None if self.state is State.CONNECTED else "the first command is connect"
 
     # What goes
 
@@ -272,7 +292,8 @@ class Session:
     def connected(self) -> None:
         """Its connect command was accepted: pings begin."""
         self.state = State.CONNECTED
-        self._heart.begin(is_pinged=self.is_pinged)
+        if self._heart is not None:
+            self._heart.begin(is_pinged=self.is_pinged)
 
     def expire_at(self, moment: float | None) -> None:
         """End the connection a grace after ``moment`` (seconds since 1970), unless it is told another one before."""
@@ -322,8 +343,8 @@ class Session:
         if self.subscriptions.get(reader.topic) is not reader:
             return False
         del self.subscriptions[reader.topic]
-        if reader.task is not None:
-            reader.task.cancel()
+        if reader.beginning is not None and reader.beginning.task is not None:
+            reader.beginning.task.cancel()
         if reader.subscription is not None:
             self.site.hub.unsubscribe(reader.subscription)
         if reader.expiry is not None:
@@ -346,6 +367,7 @@ class Session:
         reader = self.dropped.pop(topic, None)
         if reader is not None:
             reader.forget_queued()
+            reader.release()
 
     def lose_subscription(self, reader: SessionReader) -> None:
         """Messages of it are lost: the client is to subscribe again, or to come back where it cannot."""
@@ -375,7 +397,7 @@ class Session:
     def left(self, code: int | None) -> None:
         """The connection is gone (``server.inbound.Guest``): a client that said goodbye does not come back."""
         is_own_end = code is not None and self.state is State.CONNECTED
-        self._waiting = deque(one for one in self._waiting if is_own_end and (one.publish or one.send))
+        self._waiting = [one for one in self._waiting if is_own_end and (one.publish or one.send)]
         self._over(may_come_back=code != 1000)
 
     def _over(self, *, may_come_back: bool) -> None:
@@ -383,13 +405,29 @@ class Session:
             return
         was_connected = self.state is State.CONNECTED
         self.state = State.OVER
-        self._heart.stop()
-        if self._expiry is not None:
-            self._expiry.cancel()
+        if self._heart is not None:
+            self._heart.stop()
+        self.expire_at(None)
+        # nothing that refers to itself is left of a session: thousands may end at once
+        self._heart = None
         for task in list(self.tasks):
             task.cancel()
         for reader in list(self.subscriptions.values()):
             self.forget_subscription(reader, at_once=not may_come_back)
+            reader.release()
         self.site.sessions.leave(self, may_come_back=may_come_back)
         if was_connected:
             self.site.sessions.tell_disconnected(self)
+
+
+def _misplaced(command: Command, state: State) -> str | None:
+    """Why this command may not come in this state (the rules of the protocol), or None."""
+    if state is State.OVER:
+        return None
+    if not command.id and command.send is None:
+        return "a command without an id"
+    if command.connect is not None:
+        return None if state is State.NEW else "connect came twice"
+    if state is State.REFUSED:
+        return "commands after a refused connect"
+    return None if state is State.CONNECTED else "the first command is connect"

@@ -19,7 +19,7 @@ from tidewire.server.durable import check_there
 from tidewire.server.gate import Declaration
 from tidewire.server.inner import Operation
 from tidewire.server.session.asking import admitted, ask, decode_data, find, refused, told_of_names
-from tidewire.server.session.reader import SessionReader
+from tidewire.server.session.reader import Beginning, SessionReader
 from tidewire.server.session.session import Refused, Session
 from tidewire.server.streams import snapshot_messages
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tidewire.server")
 
+# the protocol has 32 bits for it, and some clients have no sign to spare
+_TTL_MAX_S = 2**31 - 1
 # bit 1 of a subscribe command's flag: error 112 instead of an answer that says "not recovered"
 _REJECT_UNRECOVERED = 2
 
@@ -49,13 +51,14 @@ async def subscribe(session: Session, request: packets.SubscribeRequest, command
     if not session.is_connected:
         return
     session.overtake(topic)
-    reader = SessionReader(session, topic, declaration, command_id=command_id, was_recovering=request.recover)
-    reader.reject_unrecovered = bool(request.flag & _REJECT_UNRECOVERED)
+    may_reject = bool(request.flag & _REJECT_UNRECOVERED)
+    beginning = Beginning(command_id, was_recovering=request.recover, reject_unrecovered=may_reject)
+    reader = SessionReader(session, topic, declaration, beginning)
     reader.hears_members = declaration.presence and (request.join_leave or declaration.join_leave)
     if grant is not None:
         expire_subscription(session, reader, grant.expires_at)
         reader.info = b"" if grant.info is None else payloads.encode_json(grant.info)
-    await _bring_up(session, reader, begin)
+    await _bring_up(session, reader, beginning, begin)
 
 
 async def _admit(session: Session, request: packets.SubscribeRequest) -> tuple[Declaration, Begin]:
@@ -162,6 +165,11 @@ async def _check_subscription_token(session: Session, token: str, topic: str) ->
         raise Refused(codes.PERMISSION_DENIED, str(error)) from None
 
 
+def ttl_of(session: Session, moment: float) -> int:
+    """How long a client is told that it has until ``moment`` (seconds since 1970)."""
+    return min(max(1, int(session.seconds_until(moment))), _TTL_MAX_S)
+
+
 def expire_subscription(session: Session, reader: SessionReader, moment: float | None) -> None:
     """End the subscription a grace after ``moment`` (seconds since 1970), unless it is told another one before."""
     if reader.expiry is not None:
@@ -169,45 +177,48 @@ def expire_subscription(session: Session, reader: SessionReader, moment: float |
         reader.expiry = None
     if moment is None:
         return
-    ttl_s = session.seconds_until(moment)
-    reader.result.expires, reader.result.ttl = True, max(1, int(ttl_s))
-    delay_s = max(0.0, ttl_s + session.site.limits.session_expiry_grace_s)
+    if reader.beginning is not None:
+        reader.beginning.result.expires, reader.beginning.result.ttl = True, ttl_of(session, moment)
+    delay_s = max(0.0, session.seconds_until(moment) + session.site.limits.session_expiry_grace_s)
     reader.expiry = session.site.hub.clock.call_later(
         delay_s, lambda: session.drop_subscription(reader, codes.SUBSCRIPTION_EXPIRED)
     )
 
 
-async def _bring_up(session: Session, reader: SessionReader, begin: Begin) -> None:
+async def _bring_up(session: Session, reader: SessionReader, beginning: Beginning, begin: Begin) -> None:
     """Subscribe at the hub; returns when the command is answered. A long past goes on beside the next commands."""
     session.subscriptions[reader.topic] = reader
-    reader.task = session.spawn(follow(session, reader, begin))
-    both: set[asyncio.Future[Any]] = {reader.task, reader.answered}
+    beginning.task = session.spawn(follow(session, reader, beginning, begin))
+    both: set[asyncio.Future[Any]] = {beginning.task, beginning.answered}
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    if not reader.answered.done():
+    if not beginning.answered.done():
         # it has ended before it began: the session, or the reason is in the log
         session.forget_subscription(reader)
         if session.is_connected:
-            raise Refused(reader.fault or codes.INTERNAL)
+            raise Refused(beginning.fault or codes.INTERNAL)
         return
-    if not reader.answered.result():
+    if not beginning.answered.result():
         session.forget_subscription(reader)
         raise Refused(codes.UNRECOVERABLE)
 
 
-async def follow(session: Session, reader: SessionReader, begin: Begin) -> None:
+async def follow(session: Session, reader: SessionReader, beginning: Beginning, begin: Begin) -> None:
     """Subscribe at the hub, and note what went wrong there."""
     try:
         subscription = await begin(reader)
     except TooManyTopics:
-        reader.fault = codes.LIMIT_EXCEEDED
+        beginning.fault = codes.LIMIT_EXCEEDED
     except NotCarried:
-        reader.fault = codes.NOT_AVAILABLE
+        beginning.fault = codes.NOT_AVAILABLE
     except Exception:
         logger.exception("subscribing to %r failed", reader.topic)
     else:
         reader.subscription = subscription
+        reader.beginning = None
         if session.subscriptions.get(reader.topic) is not reader:
             session.site.hub.unsubscribe(subscription)
+            if session.dropped.get(reader.topic) is not reader:
+                reader.release()
 
 
 async def unsubscribe(
@@ -231,18 +242,30 @@ async def sub_refresh(
     """A new token for a subscription: its right is asked for again."""
     if request.type:
         raise Refused(codes.NOT_AVAILABLE, "shared polls are not offered here")
-    declaration = find(session, request.channel, request)
+    if not is_pattern(request.channel):
+        find(session, request.channel, request)
     reader = session.subscriptions.get(request.channel)
     if reader is None:
         raise Refused(codes.BAD_COMMAND, "there is no such subscription to refresh")
     if not request.token:
         raise Refused(codes.BAD_COMMAND, "a token is needed to refresh a subscription")
+    await _ask_again(session, reader)
+    # last, as on subscribe: what is revoked while the function runs is revoked
     grant = await _check_subscription_token(session, request.token, request.channel)
     assert grant is not None, "a token was given"
-    await ask(session, declaration, Operation("subscribe", request.channel))
     if session.subscriptions.get(request.channel) is not reader:
         raise Refused(codes.BAD_COMMAND, "the subscription has ended meanwhile")
     expire_subscription(session, reader, grant.expires_at)
     if grant.expires_at is None:
         return packets.SubRefreshResult()
-    return packets.SubRefreshResult(expires=True, ttl=max(1, int(session.seconds_until(grant.expires_at))))
+    return packets.SubRefreshResult(expires=True, ttl=ttl_of(session, grant.expires_at))
+
+
+async def _ask_again(session: Session, reader: SessionReader) -> None:
+    operation, gate = Operation("subscribe", reader.topic), session.site.gate
+    if not is_pattern(reader.topic):
+        await ask(session, reader.declaration, operation)
+        return
+    with told_of_names():
+        declaration, values = gate.find_pattern(reader.topic)
+    admitted(await gate.ask_pattern(declaration, values, operation, session.http, session.identity))
