@@ -270,23 +270,28 @@ class Live:
         return self._site.sessions.send(user, value)
 
     async def disconnect(self, user: str, *, may_come_back: bool = False) -> int:
-        """End every session of ``user`` here; returns how many there were.
+        """End every connection of ``user`` to topics here; returns how many there were.
+
+        Sessions, and readers without one whose topic's function has asked for ``live.identity``.
 
         Clients do not come back by themselves, unless they may: then they connect anew, and are asked who they are.
         """
         self._gate.forget_admissions()
-        return self._site.sessions.disconnect(user, RECONNECT if may_come_back else FORCED)
+        code = RECONNECT if may_come_back else FORCED
+        return self._site.sessions.disconnect(user, code) + self._site.tenures.disconnect(user, code)
 
     async def revoke(self, *, user: str | None = None, token_id: str | None = None, for_s: float = 86400.0) -> int:
         """Make tokens void: one by its id (``jti``), or all of ``user`` that were issued until now (``iat``).
 
-        That is remembered for ``for_s`` seconds: as long as such tokens live. Sessions that came with one are ended at
-        once, and may come back with a new one; returns how many. Raises ``TooManyRevocations``, and ``ValueError``
-        where that says nothing: no ``user`` and no ``token_id``, an empty one, or no time.
+        That is remembered for ``for_s`` seconds: as long as such tokens live. Connections that came with one, and
+        subscriptions, are ended at once, and may come back with a new one; returns how many connections. Raises
+        ``TooManyRevocations``, and ``ValueError`` where that says nothing: no ``user`` and no ``token_id``, an empty
+        one, or no time.
         """
         self._site.revocations.revoke(user=user, token_id=token_id, for_s=for_s)
         self._gate.forget_admissions()
-        return self._site.sessions.end_revoked(self._site.revocations.is_revoked)
+        is_revoked = self._site.revocations.is_revoked
+        return self._site.sessions.end_revoked(is_revoked) + self._site.tenures.end_revoked(is_revoked)
 
     async def unsubscribe(self, user: str, topic: str) -> int:
         """End the subscriptions of ``user`` to ``topic`` here; returns how many there were."""

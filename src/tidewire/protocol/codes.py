@@ -38,7 +38,6 @@ GAP = Code(4001, "gap", True, "a bare reader lost messages; the reason is 'gap <
 
 # Sessions. SLOW is theirs too.
 SESSION_SHUTDOWN = Code(3001, "shutdown", True, "the server stops or restarts")
-SERVER_ERROR = Code(3004, "internal server error", True, "the server failed; its log has the error")
 EXPIRED = Code(3005, "connection expired", True, "the token has expired and was not refreshed: get a new one")
 INSUFFICIENT_STATE = Code(3010, "insufficient state", True, "a subscription the server has made lost messages")
 RECONNECT = Code(3011, "reconnect", True, "the application wants this client to connect again")
@@ -56,7 +55,6 @@ SESSION_TOO_LARGE = Code(4413, "too large", True, "a frame over the limit; the r
 SESSION_CODES = (
     SLOW,
     SESSION_SHUTDOWN,
-    SERVER_ERROR,
     EXPIRED,
     INSUFFICIENT_STATE,
     RECONNECT,
@@ -119,7 +117,21 @@ SUBSCRIPTION_EXPIRED = Code(2501, "subscription expired", True, "its token has e
 
 UNSUBSCRIBE_CODES = (UNSUBSCRIBED, TOPIC_FINISHED, SUBSCRIPTION_STATE, SUBSCRIPTION_EXPIRED)
 
-ALL = (FINISHED, UNSUPPORTED_DATA, BAD_PAYLOAD, DENIED, TOO_LARGE, BROKEN, SHUTDOWN, TRY_LATER, SLOW, GAP)
+ALL = (
+    FINISHED,
+    UNSUPPORTED_DATA,
+    BAD_PAYLOAD,
+    DENIED,
+    TOO_LARGE,
+    BROKEN,
+    SHUTDOWN,
+    TRY_LATER,
+    EXPIRED,
+    SLOW,
+    RECONNECT,
+    FORCED,
+    GAP,
+)
 
 
 def may_be_sent(code: int) -> bool:

@@ -66,7 +66,9 @@ async def poll(site: Site, request: Request, headers: dict[str, str]) -> Respons
         since = asked.noted or START
     history = await read_pages(site, asked.topic, since)
     if history is None or (history.complete and not history.messages and history.end is None):
-        await _wait_for_news(site, request, asked)
+        expired = await _wait_for_news(site, request, asked)
+        if expired is not None:
+            return refuse(expired, headers)
         history = await read_pages(site, asked.topic, since)
     return _answer_poll(site, request, asked, history, headers)
 
@@ -91,8 +93,11 @@ def _answer_poll(
     return bare(200, {**headers, "content-type": content_type}, body)
 
 
-async def _wait_for_news(site: Site, request: Request, asked: Asked) -> None:
-    """Until something happens to the topic, the caller leaves or ``Limits.long_poll_s`` are over."""
+async def _wait_for_news(site: Site, request: Request, asked: Asked) -> Refusal | None:
+    """Until something happens to the topic, the caller leaves or ``Limits.long_poll_s`` are over.
+
+    Returns why the caller may not hear of it any more.
+    """
     waiting = _Waiting(site.limits)
 
     async def listen() -> None:
@@ -106,6 +111,7 @@ async def _wait_for_news(site: Site, request: Request, asked: Asked) -> None:
     subscriptions: list[Subscription] = []
     address = address_of(request)
     site.enter(waiting, address)
+    site.stay(waiting, request)
     tasks = [asyncio.create_task(guard(work, waiting)) for work in (subscribe, listen)]
     timer = site.hub.clock.call_later(site.limits.long_poll_s, waiting.wake)
     try:
@@ -118,6 +124,8 @@ async def _wait_for_news(site: Site, request: Request, asked: Asked) -> None:
         for subscription in subscriptions:
             site.hub.unsubscribe(subscription)
         site.leave(waiting, address)
+    verdict = waiting.verdict
+    return Refusal(401, verdict.reason) if verdict is not None and verdict.code == codes.EXPIRED.code else None
 
 
 class _NoCarrier:

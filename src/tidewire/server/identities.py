@@ -33,7 +33,10 @@ class _Known:
     """What was found out about one request or handshake; a ticket is good once, and asked about many times."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # what does not change any more: of a token, a ticket, or a request
     identity: Identity | None = None
+    # who it was when somebody asked last
+    seen: Identity | None = None
 
 
 class Identities:
@@ -72,6 +75,11 @@ class Identities:
         if self._tokens is not None:
             self._tokens = self._tokens.on(clock)
 
+    @property
+    def leeway_s(self) -> float:
+        """How long after its end an identity is still good: clocks differ."""
+        return 0.0 if self._tokens is None else self._tokens.leeway_s
+
     # Tokens
 
     async def of_token(self, token: str) -> Identity:
@@ -91,8 +99,7 @@ class Identities:
         if self._tokens is None:
             raise BadToken("this server takes no tokens")
         grant = await self._tokens.verify_subscription(token, identity, topic)
-        bearer = Identity(user=identity.user, token_id=grant.token_id, issued_at=grant.issued_at)
-        if self._revocations.is_revoked(bearer):
+        if self._revocations.is_revoked(grant.bearer(identity.user)):
             raise TokenRevoked
         return grant
 
@@ -112,7 +119,13 @@ class Identities:
                 found = await self._provided(HTTPConnection(scope))
                 if scope["type"] == "http" and isinstance(found, Identity):
                     known.identity = found
+            if isinstance(found, Identity):
+                known.seen = found
             return found
+
+    def seen(self, connection: HTTPConnection) -> Identity | None:
+        """Who is behind a request or a handshake, as far as anybody has asked yet."""
+        return self._known(_outermost(connection.scope)).seen
 
     async def presented(self, connection: HTTPConnection) -> Identity | Refusal | None:
         """The same as far as a token or a ticket says it, also where it is known; None: the application would."""
@@ -123,8 +136,7 @@ class Identities:
 
     def check(self, identity: Identity) -> None:
         """Raise ``TokenExpired`` where ``identity`` has ended meanwhile, ``TokenRevoked`` where it is void."""
-        leeway_s = 0.0 if self._tokens is None else self._tokens.leeway_s
-        if identity.expires_at is not None and identity.expires_at <= self._clock.wall_ms() / 1000 - leeway_s:
+        if identity.expires_at is not None and identity.expires_at <= self._clock.wall_ms() / 1000 - self.leeway_s:
             raise TokenExpired("who you are has expired: come back with a new token")
         if self._revocations.is_revoked(identity):
             raise TokenRevoked

@@ -91,7 +91,7 @@ def current_call() -> Call | None:
     return _current.get()
 
 
-def _current_operation() -> Operation:
+async def _current_operation() -> Operation:
     call = _current.get()
     assert call is not None, "the inner app runs in calls only"
     return call.operation
@@ -375,7 +375,8 @@ def read_signature(function: Callable[..., Any], what: str) -> inspect.Signature
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError, SyntaxError, AttributeError) as error:
         raise DeclarationError(
-            f"the {what} {function.__name__} has an annotation that means nothing: {error}"
+            f"the {what} {function.__name__} has an annotation that means nothing: {error} (below `from __future__ "
+            "import annotations` they know the module's names only: leave that out, or declare at the module's level)"
         ) from error
     parameters = []
     for name, parameter in inspect.signature(function).parameters.items():

@@ -400,6 +400,7 @@ class Many:
             return listeners[0]
 
         connection: SocketConnection = hand_over(lambda socket: SocketConnection(socket, site, address, invite))
+        site.stay(connection, websocket)
         listeners[0].begin(Group(connection, asked, self._frames))
 
     async def _follow_on_asgi(self, websocket: WebSocket, asked: list[Asked]) -> None:

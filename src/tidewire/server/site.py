@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import HTTPConnection
 
 from tidewire.clock import Clock
-from tidewire.errors import BadPosition, BadTopic, UnknownTopic
+from tidewire.errors import BadPosition, BadTopic, TokenExpired, UnknownTopic
 from tidewire.hub.hub import Hub
 from tidewire.hub.presence import Presence
 from tidewire.hub.subscription import Eviction
@@ -33,6 +33,7 @@ from tidewire.server.pump import Pump
 from tidewire.server.revocations import Revocations
 from tidewire.server.session.reader import Pages
 from tidewire.server.session.registry import Sessions
+from tidewire.server.tenures import Tenures, expire
 from tidewire.server.tickets import Tickets
 from tidewire.wire.wheel import Wheel
 
@@ -64,6 +65,8 @@ class Site:
     # what sessions share: deadlines, who is connected, who is on which topic, and what the application wants to hear
     wheel: Wheel = field(init=False)
     sessions: Sessions = field(init=False)
+    # how long who reads without a session may stay
+    tenures: Tenures = field(init=False)
     presence: Presence = field(init=False)
     hooks: Hooks = field(init=False)
     pages: Pages = field(init=False)
@@ -84,6 +87,7 @@ class Site:
         self.pages = Pages()
         self.hooks = Hooks(self.gate.inner)
         self.calls = Calls(self.gate.inner, self.limits)
+        self.tenures = Tenures(clock)
         self.sessions = Sessions(clock, self.hooks, grace_s=grace_s)
         self.presence = Presence(clock, grace_s=grace_s)
         self.tickets = Tickets(clock, lifetime_s=self.limits.ticket_lifetime_s, most=self.limits.tickets_max)
@@ -93,7 +97,7 @@ class Site:
         """Let what waits here follow ``clock``; before anybody is connected."""
         self.wheel = Wheel(clock)
         self.sessions.clock = self.presence.clock = clock
-        self.tickets.clock = self.revocations.clock = clock
+        self.tickets.clock = self.revocations.clock = self.tenures.clock = clock
         if self.identities is not None:
             self.identities.use_clock(clock)
 
@@ -141,10 +145,23 @@ class Site:
         self.connections.add(connection)
         self.addresses[address] += 1
 
+    def stay(self, connection: Connection, http: HTTPConnection) -> None:
+        """``connection`` ends when its caller's token does, or is revoked, where the application asked who that is."""
+        identity = None if self.identities is None else self.identities.seen(http)
+        if self.identities is None or identity in (None, ANONYMOUS) or connection not in self.connections:
+            return
+        self.tenures.begin(connection, identity, leeway_s=self.identities.leeway_s)
+        try:
+            # it may have been revoked while the topic's function ran
+            self.identities.check(identity)
+        except TokenExpired as error:
+            expire(connection, str(error))
+
     def leave(self, connection: Connection, address: str) -> None:
         """It is not any more; twice is nothing."""
         if connection not in self.connections:
             return
+        self.tenures.end(connection)
         self.connections.discard(connection)
         self.addresses[address] -= 1
         if self.addresses[address] <= 0:

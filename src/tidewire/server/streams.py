@@ -155,6 +155,7 @@ async def hold(
     """
     address = address_of(http)
     site.enter(connection, address)
+    site.stay(connection, http)
     try:
         tasks = [asyncio.create_task(guard(work, connection)) for work in works]
         try:
@@ -213,6 +214,7 @@ def _follow_on_socket(site: Site, websocket: WebSocket, asked: Asked, hand_over:
     address = address_of(websocket)
     invite = None if publishing is None else publishing.invite
     connection: SocketConnection = hand_over(lambda socket: SocketConnection(socket, site, address, invite))
+    site.stay(connection, websocket)
     reader = _reader_of(websocket, asked, connection, AS_FRAMES)
     connection.follow(lambda: asked.subscribe(site, reader))
 

@@ -48,6 +48,10 @@ class SubscriptionGrant:
     token_id: str | None = None
     issued_at: float | None = None
 
+    def bearer(self, user: str) -> Identity:
+        """Whom it is revoked for, as an identity that came with it."""
+        return Identity(user=user, token_id=self.token_id, issued_at=self.issued_at)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tokens:

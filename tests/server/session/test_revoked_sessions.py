@@ -123,3 +123,51 @@ async def test_who_is_revoked_while_a_function_runs_is_not_subscribed() -> None:
     assert caller.reply_of(2) is None
     assert house.hub.subscriptions == 0
     assert len(house.site.sessions) == 0
+
+
+@both
+@opens
+async def test_a_subscription_whose_own_token_is_revoked_ends_and_the_session_goes_on(codec: str) -> None:
+    """2501: clients get a new token for it and subscribe again."""
+    house = await TokenHouse().start()
+    caller, another = [await house.enter(mint({"sub": "ann", "jti": "1", "iat": NOW}), codec=codec) for _ in range(2)]
+    for each, token_id in ((caller, "s1"), (another, "s2")):
+        token = mint({"sub": "ann", "channel": "mine", "jti": token_id, "iat": NOW})
+        await each.ask(subscribe={"channel": "mine", "token": token})
+        await each.ask(subscribe={"channel": "t"})
+    assert house.revoke(token_id="s1") == 0
+    await house.publish_json("mine", 1)
+    await house.publish_json("t", 2)
+    await passes()
+    assert (caller.told("mine"), caller.told("t"), caller.goodbye) == ([("unsubscribe", 2501)], [2], None)
+    assert (another.told("mine"), another.told("t")) == ([1], [2])
+    # it stands on its newest token
+    token = mint({"sub": "ann", "channel": "mine", "jti": "s3", "iat": NOW})
+    await another.ask(sub_refresh={"channel": "mine", "token": token})
+    house.revoke(token_id="s2")
+    assert "mine" in another.session.subscriptions
+    house.revoke(token_id="s3")
+    assert "mine" not in another.session.subscriptions
+
+
+@opens
+async def test_who_is_revoked_takes_nobodys_place() -> None:
+    house = TokenHouse()
+
+    async def hook() -> None:
+        await house.may.wait()
+
+    house.site.hooks.declare("connect", hook)
+    await house.start()
+    stays = Caller(house, query="session=abcdefgh")
+    await stays.connect(token=mint({"sub": "ann", "jti": "1"}))
+    house.may.clear()
+    copy = Caller(house, query="session=abcdefgh")
+    copy.send({"connect": {"token": mint({"sub": "ann", "jti": "2"})}})
+    await passes(20)
+    house.revoke(token_id="2")
+    house.may.set()
+    await until(lambda: copy.goodbye is not None, "the end")
+    assert copy.goodbye == (3005, "the token was revoked")
+    assert stays.goodbye is None
+    assert stays.session.is_connected

@@ -18,8 +18,8 @@ from tests.server.mint import (
     public_pem,
 )
 from tests.server.session.fakes import Caller, SessionHouse, opens, passes
-from tests.server.session.token_house import GRACE_S, LEEWAY_S, Asked, TokenHouse, assert_silent, present
-from tidewire import Identity, Tokens, Welcome
+from tests.server.session.token_house import GRACE_S, LEEWAY_S, TokenHouse, assert_silent, present
+from tidewire import Identity, Operation, Tokens, Welcome
 from tidewire.server.identity import ANONYMOUS
 from tidewire.server.tokens import TOKEN_BYTES_MAX
 
@@ -359,11 +359,11 @@ async def test_hooks_and_functions_know_the_bearer() -> None:
     heard: list[Any] = []
     who = Annotated[Identity, Depends(house.identities.dependency)]
 
-    async def welcome(me: who, op: Asked) -> Welcome:
+    async def welcome(me: who, op: Operation) -> Welcome:
         heard.append((op.name, me.user, me.claims.get("plan")))
         return Welcome(info={"name": me.user})
 
-    async def message(me: who, op: Asked) -> None:
+    async def message(me: who, op: Operation) -> None:
         heard.append((op.name, me.user, me.claims.get("plan")))
 
     for name, hook in (("connect", welcome), ("message", message), ("disconnect", message)):

@@ -10,20 +10,9 @@ from tests.server.mint import SECRET, mint
 from tests.server.session.fakes import Caller, SessionHouse, passes
 from tidewire import Deny, Identity, Operation, Tokens
 from tidewire.server.identities import Identities
-from tidewire.server.inner import current_call
 
 LEEWAY_S = 5.0
 GRACE_S = 25.0
-
-
-async def operation() -> Operation:
-    """As functions have it from ``op: Operation``, which takes a thread: here everything is over after some passes."""
-    call = current_call()
-    assert call is not None
-    return call.operation
-
-
-Asked = Annotated[Operation, Depends(operation)]
 
 
 class TokenHouse(SessionHouse):
@@ -42,14 +31,14 @@ class TokenHouse(SessionHouse):
         self.may.set()
         self.is_denied = False
 
-        async def mine(op: Asked, who: Annotated[Identity, Depends(self.identities.dependency)]) -> None:
+        async def mine(op: Operation, who: Annotated[Identity, Depends(self.identities.dependency)]) -> None:
             self.asked.append((op.name, who.user, op.data))
             await self.may.wait()
             if self.is_denied:
                 raise Deny("not any more")
 
         async def all_of_mine(
-            op: Asked,
+            op: Operation,
             who: Annotated[Identity, Depends(self.identities.dependency)],
             name: str | None = None,
         ) -> None:

@@ -41,7 +41,8 @@ async def connect(session: Session, request: packets.ConnectRequest, command_id:
     except Refused:
         session.state = State.REFUSED
         raise
-    if session.is_over():
+    if session.is_over() or _is_revoked(session):
+        # before it takes the place of another
         return None
     identity = session.identity
     info = identity.info if welcome.info is None else welcome.info

@@ -27,6 +27,7 @@ from tidewire.wire import frames
 
 if TYPE_CHECKING:
     from tidewire.server.gate import Declaration
+    from tidewire.server.identity import Identity
     from tidewire.server.session.session import Session
 
 _json = msgspec.json.Encoder()
@@ -188,6 +189,7 @@ class SessionReader:
 
     __slots__ = (
         "_session",
+        "bearer",
         "beginning",
         "declaration",
         "encode",
@@ -211,6 +213,8 @@ class SessionReader:
         self.hears_members = False
         # what others may know of it here, as JSON text
         self.info = b""
+        # of whose token it is, where it has one of its own
+        self.bearer: Identity | None = None
         # its place in the roster
         self.member: Member | None = None
         # ends it when its token has expired

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from tidewire.clock import Clock, Timer
-from tidewire.protocol.codes import EXPIRED, REPLACED, UNSUBSCRIBED, Code
+from tidewire.protocol.codes import EXPIRED, REPLACED, SUBSCRIPTION_EXPIRED, UNSUBSCRIBED, Code
 from tidewire.protocol.packets import Message, Push
 from tidewire.protocol.payload import encode_json
 from tidewire.server.hooks import DISCONNECT, Hooks
@@ -128,11 +128,17 @@ class Sessions:
         return len(sessions)
 
     def end_revoked(self, is_revoked: Callable[[Identity], bool]) -> int:
-        """End every session whose token is void; returns how many there were."""
-        sessions = [session for session in self if session.is_connected and is_revoked(session.identity)]
-        for session in sessions:
-            session.end(EXPIRED, "the token was revoked")
-        return len(sessions)
+        """End every session whose token is void, and of the others subscriptions whose own is; how many sessions."""
+        n = 0
+        for session in [one for one in self if one.is_connected]:
+            if is_revoked(session.identity):
+                session.end(EXPIRED, "the token was revoked")
+                n += 1
+                continue
+            for reader in list(session.subscriptions.values()):
+                if reader.bearer is not None and is_revoked(reader.bearer):
+                    session.drop_subscription(reader, SUBSCRIPTION_EXPIRED, "the token was revoked")
+        return n
 
     def unsubscribe(self, user: str, topic: str) -> int:
         """End every subscription of ``user`` to ``topic``; returns how many there were."""

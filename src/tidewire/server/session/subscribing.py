@@ -57,6 +57,7 @@ async def subscribe(session: Session, request: packets.SubscribeRequest, command
     reader.hears_members = declaration.presence and (request.join_leave or declaration.join_leave)
     if grant is not None:
         expire_subscription(session, reader, grant.expires_at)
+        reader.bearer = grant.bearer(session.identity.user)
         reader.info = b"" if grant.info is None else payloads.encode_json(grant.info)
     await _bring_up(session, reader, beginning, begin)
 
@@ -256,6 +257,7 @@ async def sub_refresh(
     if session.subscriptions.get(request.channel) is not reader:
         raise Refused(codes.BAD_COMMAND, "the subscription has ended meanwhile")
     expire_subscription(session, reader, grant.expires_at)
+    reader.bearer = grant.bearer(session.identity.user)
     if grant.expires_at is None:
         return packets.SubRefreshResult()
     return packets.SubRefreshResult(expires=True, ttl=ttl_of(session, grant.expires_at))
