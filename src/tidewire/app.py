@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter
 
 from tidewire.brokers.base import Broker
-from tidewire.brokers.memory import MemoryBroker
+from tidewire.brokers.open import open_broker
 from tidewire.clock import Clock
 from tidewire.errors import DeclarationError, NotRunning, PublishQueueFull
 from tidewire.hub.hub import Hub
@@ -73,23 +73,26 @@ class Live:
         live = Live()
         app.include_router(live.router, prefix="/live")
 
-    ``origins``: pages of other sites that may use it, as browsers send them (``https://app.example.com``); drives
-    CORS too. ``trusted_proxies``: peer addresses whose ``X-Forwarded-Host`` counts. ``isolated``: this process
-    is on its own on purpose (see ``SeveralProcesses``). ``flush_window_s``: what is published within this time after a
-    flush goes out together; when nothing was, the next message goes out at once. ``takeover``: on a stock uvicorn, take
-    its sockets over, for the speed of our own wire without ``--ws tidewire.wire:Protocol``; it reaches into uvicorn, so
-    only on versions it was tested with (docs/running.md). ``tokens``: how connection and subscription tokens are
-    verified. ``identity``: a dependency that says who is asking (a user id, an ``Identity``, or None). ``broker``,
-    ``clock`` and ``limits`` replace the defaults.
+    ``broker``: what keeps and carries messages, by its URL (``sqlite:///live.db``; docs/brokers.md) or as an object;
+    None: the memory of this process. ``origins``: pages of other sites that may use it, as browsers send them
+    (``https://app.example.com``); drives CORS too. ``trusted_proxies``: peer addresses whose ``X-Forwarded-Host``
+    counts. ``isolated``: this process is on its own on purpose (see ``SeveralProcesses``). ``flush_window_s``: what is
+    published within this time after a flush goes out together; when nothing was, the next message goes out at once.
+    ``takeover``: on a stock uvicorn, take its sockets over, for the speed of our own wire without
+    ``--ws tidewire.wire:Protocol``; it reaches into uvicorn, so only on versions it was tested with
+    (docs/running.md). ``tokens``: how connection and subscription tokens are verified. ``identity``: a dependency that
+    says who is asking (a user id, an ``Identity``, or None). ``clock`` and ``limits`` replace the defaults.
+
+    Raises ``BadBrokerURL``, and ``DeclarationError`` for what cannot work.
     """
 
     def __init__(
         self,
+        broker: Broker | str | None = None,
         *,
         origins: Sequence[str] = (),
         trusted_proxies: Sequence[str] = (),
         limits: Limits | None = None,
-        broker: Broker | None = None,
         clock: Clock | None = None,
         flush_window_s: float = 0.001,
         isolated: bool = False,
@@ -99,7 +102,11 @@ class Live:
     ) -> None:
         self.limits = limits or Limits()
         self._isolated = isolated
-        self._broker = broker or MemoryBroker(limits=self.limits, clock=clock)
+        self._broker = (
+            open_broker(broker or "memory://", limits=self.limits, clock=clock)
+            if broker is None or isinstance(broker, str)
+            else broker
+        )
         self._hub = Hub(self._broker, limits=self.limits, clock=clock, flush_window_s=flush_window_s)
         self._inner = Inner(deadline_s=self.limits.authorise_timeout_s)
         ttl_s = self.limits.authorise_ttl_s
@@ -345,7 +352,7 @@ class Live:
         self._hub.flush_window_s = 0.0
         self._gate.clock = clock
         self._site.use_clock(clock)
-        if isinstance(self._broker, MemoryBroker):
+        if hasattr(self._broker, "clock"):
             self._broker.clock = clock
 
     async def _start(self) -> None:

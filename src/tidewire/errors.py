@@ -242,6 +242,18 @@ class NotRunning(TidewireError):
     """The event loop that is needed has not started yet, or has ended."""
 
 
+class BadBrokerURL(DeclarationError):
+    """No broker is meant by this. Attribute: ``url`` (str, without credentials)."""
+
+    def __init__(self, url: str, sentence: str) -> None:
+        self.url = url
+        super().__init__(f"no broker is meant by {url!a}: {sentence}")
+
+
+class BrokerFailed(TidewireError):
+    """What keeps and carries messages could not do it; nothing of this call was acknowledged."""
+
+
 class PublishQueueFull(TidewireError):
     """``publish_soon`` got ahead of the event loop. Attribute: ``limit`` (int, messages)."""
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from tests.client.fakes import run
@@ -33,9 +34,9 @@ async def tidewire(*arguments: str, **options: Any) -> AsyncIterator[Process]:
 
 
 @asynccontextmanager
-async def serving(port: int = 0) -> AsyncIterator[tuple[Process, str]]:
+async def serving(port: int = 0, *options: str) -> AsyncIterator[tuple[Process, str]]:
     """The open server, when it really listens; yields its process and URL."""
-    async with tidewire("serve", "--port", str(port)) as process:
+    async with tidewire("serve", "--port", str(port), *options) as process:
         line = await read_line(process.stdout)
         assert line.startswith("Tidewire is listening on http://127.0.0.1:")
         yield process, line.split()[-1]
@@ -86,6 +87,39 @@ def test_server_killed_and_started_again() -> None:
 
                     reader.send_signal(signal.SIGINT)
                     assert await finish(reader) == (130, "", "")
+
+    run(main())
+
+
+def test_server_on_a_file_killed_and_started_again(tmp_path: Path) -> None:
+    options = ("--broker", f"sqlite:///{tmp_path}/live.db")
+
+    async def main() -> None:
+        async with serving(0, *options) as (server, url):
+            topic = f"{url}/chat/7"
+            async with tidewire("sub", "--json", topic) as reader:
+                assert await read_line(reader.stderr) == f"listening to {topic}"
+                await pub(topic, "before")
+                assert json.loads(await read_line(reader.stdout))["data"] == "before"
+                server.kill()
+                await server.wait()
+                assert await read_line(reader.stderr) == "the line was cut: trying to reconnect"
+                async with serving(int(url.rsplit(":", 1)[1]), *options):
+                    said = await read_line(reader.stderr)
+                    while said == "nothing listens there: trying to reconnect":
+                        said = await read_line(reader.stderr)
+                    assert said.startswith("reconnected")
+                    after = await pub(topic, "after")
+                    line = json.loads(await read_line(reader.stdout))
+                    assert (line["data"], line["position"], line["gap"]) == ("after", after, None)
+            assert await refused("serve", "--broker", "redis://user:a-secret@host/0") == 1
+
+    async def refused(*arguments: str) -> int | None:
+        async with tidewire(*arguments) as process:
+            code, _, said = await finish(process)
+            assert "sqlite:///" in said
+            assert "a-secret" not in said
+            return code
 
     run(main())
 

@@ -298,7 +298,7 @@ def check_latest(world: World, client: Client) -> None:
 
 def lost_unnoticed(world: World, at: Position | None) -> bool:
     """The store was lost and nothing has been published since: nobody can know yet."""
-    current = world.broker.inner._topics[TOPIC].epoch
+    current = world.broker.inner._topics[TOPIC].topic.epoch
     return at is not None and at.epoch != current and all(place.epoch != current for place in world.published)
 
 

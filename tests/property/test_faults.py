@@ -39,9 +39,9 @@ def epoch_ignored(patch: pytest.MonkeyPatch) -> None:
     """A position of another numbering is continued as if it were of this one."""
 
     async def history(self: Any, topic: str, since: Any, limit: int) -> Any:
-        state = self._topics.get(topic)
-        if isinstance(since, Position) and state is not None:
-            since = Position(state.epoch, since.offset)
+        place = self._topics.get(topic)
+        if isinstance(since, Position) and place is not None:
+            since = Position(place.topic.epoch, since.offset)
         return await original(self, topic, since, limit)
 
     original = brokers_memory.MemoryBroker.history
@@ -140,8 +140,12 @@ FAULTS: list[tuple[Patch, str]] = [
 
 
 @pytest.mark.parametrize(("fault", "policy"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
-def test_a_fault_is_found(fault: Patch, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_is_found(
+    fault: Patch, policy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     fault(monkeypatch)
     with pytest.raises((AssertionError, KeyError), match=r".") as found:
         asyncio.run(run_many(range(HISTORIES), policy))
     assert any("replay" in note for note in found.value.__notes__)
+    # the fault itself is found, and not that it does not fit the code any more
+    assert [record.exc_text or record.getMessage() for record in caplog.records if record.exc_info] == []

@@ -50,12 +50,14 @@ class Retention:
     """What a broker keeps of a topic.
 
     ``keep`` messages at most (0: nothing is kept or numbered), for ``ttl_s`` seconds at most (None: no limit).
-    ``keyed``: of each key only the newest message, ``keep`` keys at most.
+    ``keyed``: of each key only the newest message, ``keep`` keys at most. ``durable``: what was acknowledged is to
+    outlive a power cut, where the broker can promise that; otherwise a killed process is what it outlives.
     """
 
     keep: int
     ttl_s: float | None = None
     keyed: bool = False
+    durable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

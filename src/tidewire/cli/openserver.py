@@ -47,9 +47,12 @@ async def _refuse_host(scope: Scope, receive: Receive, send: Send) -> None:
         await response(scope, receive, send)
 
 
-def make_open_app(host: str = "127.0.0.1") -> FastAPI:
-    """The application. ``host``: where it will be bound; only on loopback is the Host header held to loopback."""
-    live = Live()
+def make_open_app(host: str = "127.0.0.1", broker: str = "memory://") -> FastAPI:
+    """The application. ``host``: where it will be bound; only on loopback is the Host header held to loopback.
+
+    Raises ``BadBrokerURL``.
+    """
+    live = Live(broker)
     app = FastAPI(openapi_url=None)
     if is_loopback(host):
         app.add_middleware(LoopbackHost)
@@ -78,6 +81,12 @@ def make_open_app(host: str = "127.0.0.1") -> FastAPI:
     return app
 
 
-def serve_open(host: str = "127.0.0.1", port: int = 8000, *, on_listening: Callable[[str], None] | None = None) -> None:
-    """Run the open server until it is stopped; arguments as in ``tidewire.run``."""
-    run(make_open_app(host), host, port, on_listening=on_listening, log_level="warning")
+def serve_open(
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    broker: str = "memory://",
+    on_listening: Callable[[str], None] | None = None,
+) -> None:
+    """Run the open server until it is stopped; arguments as in ``tidewire.run``, and ``Live``'s broker."""
+    run(make_open_app(host, broker), host, port, on_listening=on_listening, log_level="warning")

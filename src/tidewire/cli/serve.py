@@ -36,7 +36,13 @@ def run(
     _start(lambda: serve_app(app, host, port, reload=reload, workers=workers, isolated=isolated))
 
 
-def serve(host: Host = "127.0.0.1", port: Port = 8000) -> None:
+def serve(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    broker: Annotated[
+        str, typer.Option(metavar="URL", help="What keeps the messages, e.g. sqlite:///live.db, there after a restart.")
+    ] = "memory://",
+) -> None:
     """Start an open server: any topic, no application needed.
 
     Everybody who reaches it may read and publish, so it listens on this machine only unless told otherwise. Try it:
@@ -48,7 +54,7 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     """
     from tidewire.cli.openserver import serve_open
 
-    _start(lambda: serve_open(host, port, on_listening=_tell_listening))
+    _start(lambda: serve_open(host, port, broker=broker, on_listening=_tell_listening))
 
 
 def _tell_listening(url: str) -> None:
