@@ -25,6 +25,8 @@ from tidewire.protocol.position import Position, Since
 
 T = TypeVar("T")
 
+# how often a process with readers looks whether another one has written
+_POLL_S = 0.01
 # calls that share a transaction
 _BATCH_MAX = 1000
 
@@ -38,7 +40,7 @@ class SqliteBroker:
     their answers. Raises ``BrokerFailed`` where the file cannot be written: nothing was acknowledged then.
     """
 
-    shared = False
+    shared = True
 
     def __init__(
         self,
@@ -91,15 +93,22 @@ class SqliteBroker:
         self._tell(_settle_one, opened, None, None)
         try:
             while (batch := self._take()) is not None:
-                self._engine.run([job for job, _ in batch])
-                events, self._engine.events = self._engine.events, []
-                self._tell(self._settle, batch, events)
+                if batch:
+                    self._engine.run([job for job, _ in batch])
+                else:
+                    self._engine.poll()
+                events = self._engine.readers.take_away()
+                if batch or events:
+                    self._tell(self._settle, batch, events)
         finally:
             self._engine.close()
 
     def _take(self) -> list[_Waiting] | None:
-        """Everything that waits, once something does; None: that was all."""
-        first = self._queue.get()
+        """Everything that waits, once something does, or nothing when others may have; None: that was all."""
+        try:
+            first = self._queue.get(timeout=_POLL_S if self._engine.is_listening else None)
+        except queue.Empty:
+            return []
         if first is None:
             return None
         batch = [first]
@@ -182,7 +191,7 @@ class SqliteBroker:
 
     async def attach_pattern(self, pattern: str) -> None:
         """``PatternBroker.attach_pattern``."""
-        await self._ask(lambda engine: engine.attach_pattern(pattern))
+        await self._ask(lambda engine: engine.attach_pattern(pattern), writes=True)
 
     async def detach_pattern(self, pattern: str) -> None:
         """``PatternBroker.detach_pattern``."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tidewire.brokers import sqlite_carriage as carriage
 from tidewire.brokers.base import Retention
 from tidewire.brokers.history import KeyedHistory
 from tidewire.brokers.ledger import Ledger
@@ -122,7 +123,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES_MAX}")
     with transaction(connection):
         if execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            for statement in SCHEMA.split(";"):
+            for statement in f"{SCHEMA}{carriage.SCHEMA}".split(";"):
                 execute(statement)
             execute(f"PRAGMA application_id = {APPLICATION_ID}")
             execute(f"PRAGMA user_version = {VERSION}")
