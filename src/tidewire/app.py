@@ -29,7 +29,7 @@ from tidewire.server.hooks import CONNECT, DISCONNECT, MESSAGE
 from tidewire.server.identities import Identities
 from tidewire.server.inner import Inner
 from tidewire.server.origin import OriginRule
-from tidewire.server.processes import guard_against_several
+from tidewire.server.processes import guard_against_several, note_sharing
 from tidewire.server.publisher import Publisher
 from tidewire.server.router import make_router
 from tidewire.server.runs import Run, Runs
@@ -107,6 +107,7 @@ class Live:
             if broker is None or isinstance(broker, str)
             else broker
         )
+        note_sharing(self, shared=self._broker.shared)
         self._hub = Hub(self._broker, limits=self.limits, clock=clock, flush_window_s=flush_window_s)
         self._inner = Inner(deadline_s=self.limits.authorise_timeout_s)
         ttl_s = self.limits.authorise_ttl_s

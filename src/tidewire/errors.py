@@ -329,8 +329,8 @@ class SeveralProcesses(TidewireError):
         self.why = why
         super().__init__(
             f"more than one process ({why}) with the memory broker: a message would reach only the subscribers of one "
-            "process. Run one process (workers=1); if that is what you want, say Live(isolated=True) and "
-            "run(..., isolated=True) or --isolated"
+            "process. Keep the messages in a file, Live('sqlite:///live.db'), or run one process (workers=1); if that "
+            "is what you want, say Live(isolated=True) and run(..., isolated=True) or --isolated"
         )
 
 

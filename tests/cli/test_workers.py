@@ -59,3 +59,22 @@ def test_isolated_processes_run_and_end(tmp_path: Path) -> None:
         server.send_signal(signal.SIGTERM)
         server.communicate(timeout=30)
         assert server.returncode is not None
+
+
+def test_processes_that_share_a_file_run(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = [*command(tmp_path), "--port", str(port)]
+    application = tmp_path / "isolated_app.py"
+    application.write_text(APPLICATION.replace("isolated=True", '"sqlite:///live.db"'))
+    with subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        lines: list[str] = []
+        while sum("Application startup complete" in line for line in lines) < 2:
+            lines.append(server.stderr.readline())
+            assert lines[-1], "".join(lines)
+        assert not any("more than one process" in line for line in lines)
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=30)
+        assert server.returncode is not None

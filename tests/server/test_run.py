@@ -19,7 +19,7 @@ from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import connect
 from websockets.sync.client import connect as connect_sync
 
-from tidewire import Connection, SeveralProcesses, run
+from tidewire import Connection, Live, SeveralProcesses, run
 from tidewire.server.handler import is_handler
 from tidewire.server.run import Server, bind, make_config, url_of
 
@@ -247,8 +247,10 @@ def test_handlers_are_told_from_applications(what: object, told: bool) -> None:
 def test_workers_and_reload_need_a_name() -> None:
     with pytest.raises(TypeError, match="by name"):
         run(handler, reload=True)
+    in_memory = Live()
     with pytest.raises(SeveralProcesses):
         run(handler, workers=2)
+    del in_memory
 
 
 @asynccontextmanager

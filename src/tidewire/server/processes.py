@@ -6,9 +6,23 @@ import logging
 import multiprocessing
 import os
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 
 from tidewire.errors import SeveralProcesses
+
+# every ``Live`` of this process, and whether its topics are those of other processes too
+_shared: weakref.WeakKeyDictionary[object, bool] = weakref.WeakKeyDictionary()
+
+
+def note_sharing(live: object, *, shared: bool) -> None:
+    """``live`` was made in this process."""
+    _shared[live] = shared
+
+
+def may_be_several() -> bool:
+    """Whether nothing that was made here keeps its topics to itself."""
+    return all(_shared.values())
 
 
 def find_several(argv: Sequence[str], environment: Mapping[str, str], *, is_child: bool) -> str | None:

@@ -26,6 +26,7 @@ from tidewire.errors import AddressInUse, BadAddress, SeveralProcesses
 from tidewire.limits import RAW_MESSAGE_BYTES_MAX
 from tidewire.server.handler import STATE_PREFIX, Handler, Handlers, is_handler
 from tidewire.server.memory import keep_large_blocks, spare_collector
+from tidewire.server.processes import may_be_several
 from tidewire.server.secrets import hide_secrets_in_logs
 from tidewire.wire.http import HttpProtocol
 from tidewire.wire.uvicorn import Protocol as WebSocketProtocol
@@ -298,10 +299,11 @@ def run(
     ``serve``; told by its single required parameter), or ``"module:app"`` for either (needed for ``reload`` and
     ``workers``). ``port`` 0 takes a free one. ``origins``: for handlers, as in ``serve``. ``run_for_s``: stop after so
     many seconds. ``on_listening`` is called with the URL once the server answers. ``options`` go to uvicorn. Raises
-    ``AddressInUse``, ``BadAddress``, and ``SeveralProcesses`` for ``workers`` above 1: the memory broker is one
-    process's. ``isolated`` says that this is meant, and belongs together with ``Live(isolated=True)``.
+    ``AddressInUse``, ``BadAddress``, and ``SeveralProcesses`` for ``workers`` above 1 where the application has a
+    ``Live`` in memory, which is one process's. ``isolated`` says that this is meant, and belongs together with
+    ``Live(isolated=True)``.
     """
-    if workers > 1 and not isolated:
+    if workers > 1 and not isolated and not _may_be_several(app):
         raise SeveralProcesses(f"workers={workers}")
     if (reload or workers > 1) and not isinstance(app, str):
         raise TypeError('reload and workers need the application by name: run("module:app", reload=True)')
@@ -330,6 +332,17 @@ def run(
             sock.close()
     if not server.started and not config.use_subprocess:
         sys.exit(3)
+
+
+def _may_be_several(app: App) -> bool:
+    """Whether the application, which is imported for that, keeps no topics in the memory of one process."""
+    if isinstance(app, str):
+        if "" not in sys.path:
+            sys.path.insert(0, "")
+        # what cannot be imported is uvicorn's to explain
+        with contextlib.suppress(ImportFromStringError):
+            import_from_string(app)
+    return may_be_several()
 
 
 def _tell_listening(url: str) -> None:
