@@ -69,6 +69,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "wss": talking.wss,
     "sessions": sections.sessions,
     "storm": talking.storm,
+    "appends": talking.appends,
     "import": talking.imports,
 }
 

@@ -30,6 +30,7 @@ def write(scenarios: Scenarios) -> str:
         "wss": _wss,
         "sessions": _sessions,
         "storm": _storm,
+        "appends": _appends,
     }
     lines = [line for name, check in checks.items() if name in scenarios for line in check(scenarios[name])]
     words = {True: "yes", False: "**no**", None: "not measured"}
@@ -44,6 +45,13 @@ def _storm(data: dict[str, Any]) -> Iterator[Line]:
     worst = [float(one["max_ms"]) for one in counted(data["measurements"])]
     asked = "a storm of returning sessions: others hear their ticks at most 250 ms late"
     yield asked, spread(worst, form=",.0f", unit=" ms"), median(worst) < 250 if worst else None
+
+
+def _appends(data: dict[str, Any]) -> Iterator[Line]:
+    mine = pick(data["measurements"], broker="durable", publishers=64, topics=1)
+    found = [float(one["per_s"]) for one in mine]
+    asked = "durable appends to sqlite, 64 publishers waiting: 20,000 a second"
+    yield asked, spread(found), median(found) >= 20_000 if found else None
 
 
 def _sessions(data: dict[str, Any]) -> Iterator[Line]:

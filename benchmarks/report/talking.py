@@ -147,6 +147,32 @@ def storm(data: dict[str, Any]) -> Section:
     return ["## A storm of returning sessions", text, table(head, rows), complaints(data["measurements"])], {}
 
 
+_BROKERS = {
+    "memory": "`memory://`",
+    "lasting": "`sqlite:///`, `durable=False`",
+    "durable": "`sqlite:///`, on the disk when it is answered",
+}
+
+
+def appends(data: dict[str, Any]) -> Section:
+    """What brokers take."""
+    rows = []
+    for crowd in dict.fromkeys((one["publishers"], one["topics"]) for one in data["measurements"]):
+        for broker, name in _BROKERS.items():
+            mine = pick(data["measurements"], broker=broker, publishers=crowd[0], topics=crowd[1])
+            found = [spread([one[field] for one in mine], form=form) for field, form in _APPENDS]
+            rows.append((f"{crowd[0]:,} on {crowd[1]:,}", name, *found))
+    text = (
+        f"Messages of {data['size']} bytes, each waited for by its publisher before it publishes the next; a fresh "
+        "process and a fresh file for every measurement. What is on the disk when it is answered depends on that disk."
+    )
+    head = ("publishers on topics", "broker", "appends a second", "p50 ms", "p99 ms")
+    return ["## Appends", text, table(head, rows)], {}
+
+
+_APPENDS = (("per_s", ",.0f"), ("p50_ms", ",.2f"), ("p99_ms", ",.2f"))
+
+
 def imports(data: dict[str, Any]) -> Section:
     """What ``import tidewire`` costs."""
     rows = [(f"`{statement}`", spread(seconds, 1e-3)) for statement, seconds in data["seconds"].items()]

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.scenarios import connect, echo, fanout, fixed_rate, imports, latest, memory, storm, upload, window
+from benchmarks.scenarios import (
+    appends,
+    connect,
+    echo,
+    fanout,
+    fixed_rate,
+    imports,
+    latest,
+    memory,
+    storm,
+    upload,
+    window,
+)
 from benchmarks.scenarios.common import Bench
 
 SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
@@ -21,5 +33,6 @@ SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "wss": connect.run_tls,
     "sessions": fanout.run_sessions,
     "storm": storm.run,
+    "appends": appends.run,
     "import": imports.run,
 }
