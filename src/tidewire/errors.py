@@ -24,6 +24,8 @@
     ├── Deny                raised by a topic function: this caller may not
     ├── CallError           a call has failed, or is to fail
     ├── DeclarationError    a declaration that cannot work, told when it is made
+    │   └── BadBrokerURL        no broker is meant by this URL
+    ├── BrokerFailed        what keeps the messages could not do it; nothing of the call was acknowledged
     ├── NotRunning          the event loop that is needed has not started
     ├── PublishQueueFull    publish_soon was called faster than the loop can publish
     ├── TooManyRuns         the cap of publish_from runs at once is reached

@@ -415,3 +415,29 @@ def test_signals_are_carried_and_not_written(tmp_path: Path) -> None:
         assert [m for m in history.messages if isinstance(m, Message)] == []
 
     play(tmp_path / "live.db", scenario)
+
+
+def test_a_broker_that_was_closed_may_start_again(tmp_path: Path) -> None:
+    """As a ``Live`` whose application is started twice in one process."""
+
+    async def scenario() -> None:
+        broker = SqliteBroker(tmp_path / "live.db", limits=Limits(topics_max=2))
+        delivered: list[Any] = []
+        epochs: list[str] = []
+        for n in range(3):
+            await broker.start(lambda topic, event: delivered.append(event))
+            if n < 2:
+                published = await broker.publish(f"t{n}", Draft(b"x", Kind.TEXT), LOG)
+                assert published.position is not None
+                epochs.append(published.position.epoch)
+                await broker.attach(f"t{n}", LOG)
+            else:
+                with pytest.raises(TooManyTopics):
+                    await broker.publish("t2", Draft(b"x", Kind.TEXT), LOG)
+                # who had readers the time before has none now
+                await broker.publish("t0", Draft(b"y", Kind.TEXT), LOG)
+            await broker.close()
+        assert epochs == sorted(set(epochs))
+        assert delivered == []
+
+    asyncio.run(scenario())

@@ -7,7 +7,9 @@ import json
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 from tidewire.brokers.sqlite import SqliteBroker
 from tidewire.brokers.sqlite_carriage import LEASE_S
+from tidewire.brokers.sqlite_tables import open_tables
 from tidewire.protocol.message import Draft, End, Kind, Message, Stream
 from tidewire.protocol.position import START
 from tidewire.testing import BrokerBench, ManualClock
@@ -256,3 +259,18 @@ def test_a_stream_lives_as_long_as_some_process_reads_it(tmp_path: Path) -> None
         assert await here.broker.position("s") is None
 
     play(tmp_path / "live.db", scenario)
+
+
+def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    """Workers start together; one of them makes the tables, and the others find them."""
+    many = 8
+    for number in range(25):
+        path, together = tmp_path / f"{number}.db", threading.Barrier(many)
+
+        def open_and_close(path: Path = path, together: threading.Barrier = together) -> None:
+            together.wait(20)
+            open_tables(path).close()
+
+        with ThreadPoolExecutor(many) as pool:
+            for opened in [pool.submit(open_and_close) for _ in range(many)]:
+                opened.result(30)

@@ -73,6 +73,9 @@ class Engine:
         self._connection = tables.open_tables(self._path)
         self._shelf = Shelf(self._connection, self._limits, self._wall_ms, self._rng)
         self._carriage = Carriage(self._connection)
+        # it may have been open before
+        self.readers = Readers()
+        self._version, self._is_synchronous, self._tidied_at = -1, True, 0.0
 
     def close(self) -> None:
         """The file is whole; nothing is done any more."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -89,6 +90,7 @@ _SLACK = 256
 
 # how long a file may be locked by somebody else
 _BUSY_S = 5.0
+_AGAIN_S = 0.01
 _CHECKPOINT_PAGES = 4000
 _JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 
@@ -99,22 +101,33 @@ def open_tables(path: Path) -> sqlite3.Connection:
     """The file at ``path``, made where there is none. Raises ``BrokerFailed``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, cached_statements=256)
-        try:
-            _prepare(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        deadline = time.monotonic() + _BUSY_S
+        while True:
+            connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, cached_statements=256)
+            try:
+                _prepare(connection, path)
+                return connection
+            except BaseException as error:
+                connection.close()
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise
+            # several switch a new file to write-ahead at once, for which sqlite does not wait by itself
+            time.sleep(_AGAIN_S)
     except (sqlite3.Error, OSError) as error:
         raise BrokerFailed(f"the sqlite broker cannot use {str(path)!a}: {error}") from None
 
 
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     execute = connection.execute
-    # before anything of a foreign file is changed
-    owner = execute("PRAGMA application_id").fetchone()[0]
+    # before anything of a foreign file is changed; as one look, for another process may be making the tables
+    execute("BEGIN")
     is_empty = execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    owner = execute("PRAGMA application_id").fetchone()[0]
+    execute("ROLLBACK")
     if owner != APPLICATION_ID and not is_empty:
         raise BrokerFailed(f"{str(path)!a} is a database of something else: choose another file")
     execute("PRAGMA journal_mode = WAL")
